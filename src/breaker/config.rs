@@ -1,0 +1,350 @@
+//! What a user says about a breaker, and the checked form of it that decides.
+
+use std::time::Duration;
+
+use crate::error::{ConfigError, Problems};
+use crate::time::saturating_nanos;
+
+/// When a circuit opens, for how long, and what closes it again. Plain data with consuming setters.
+///
+/// | setting | default | unit and range |
+/// |---|---|---|
+/// | [`error_rate`](Self::error_rate) | 0.5 | errors / total, in (0, 1] |
+/// | [`min_calls`](Self::min_calls) | 20 | calls in the window before a rate is looked at, at least 1 |
+/// | [`window`](Self::window), [`buckets`](Self::buckets) | 10 s, 10 | each bucket a whole number of milliseconds |
+/// | [`last_calls`](Self::last_calls) | off | a window of the last n calls instead, at least 1 |
+/// | [`open_for`](Self::open_for) | 5 s | first wait, longer than 0 |
+/// | [`growth`](Self::growth) | 2.0 | factor for each reopening in a row, at least 1 |
+/// | [`max_open`](Self::max_open) | 60 s, or `open_for` if longer | longest wait, at least `open_for` |
+/// | [`jitter`](Self::jitter) | 0.2 | share by which a wait varies either way, in [0, 1) |
+/// | [`probes`](Self::probes) | 1 | calls that a half-open circuit admits, at least 1 |
+/// | [`consecutive_failures`](Self::consecutive_failures) | off | errors in a row, at least 1 |
+/// | [`slow_calls`](Self::slow_calls) | off | slow / total in (0, 1], and the duration that is slow |
+/// | [`count_rejections`](Self::count_rejections) | off | bulkhead refusals count as errors, as in Hystrix |
+/// | [`count_cancelled_after`](Self::count_cancelled_after) | off | a call cancelled after this long is a failure |
+///
+/// ```
+/// use std::time::Duration;
+/// use fusebox::{Breaker, Command};
+///
+/// let search = Command::builder("search")
+///     .breaker(
+///         Breaker::error_rate(0.25)
+///             .min_calls(50)
+///             .window(Duration::from_secs(30))
+///             .open_for(Duration::from_secs(2))
+///             .consecutive_failures(10)
+///             .slow_calls(0.8, Duration::from_millis(200)),
+///     )
+///     .build()?;
+/// # Ok::<(), fusebox::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a breaker does nothing until a command is built with it"]
+#[non_exhaustive]
+pub struct Breaker {
+    /// Error rate that trips it; `None` without that rule.
+    pub error_rate: Option<f64>,
+    /// Calls in the window before a rate is looked at.
+    pub min_calls: u32,
+    /// What a rate is taken over.
+    pub window: Window,
+    /// First wait of an open circuit.
+    pub open_for: Duration,
+    /// Factor by which the wait grows with each reopening in a row.
+    pub growth: f64,
+    /// Longest wait; `None` is 60 s, or `open_for` if that is longer.
+    pub max_open: Option<Duration>,
+    /// Share by which a wait varies either way.
+    pub jitter: f64,
+    /// Calls that a half-open circuit admits.
+    pub probes: u32,
+    /// Errors in a row that trip it; `None` without that rule.
+    pub consecutive_failures: Option<u32>,
+    /// Slow-call rate that trips it, and the duration from which a call is slow; `None` without that rule.
+    pub slow_calls: Option<(f64, Duration)>,
+    /// Whether bulkhead refusals count as errors.
+    pub count_rejections: bool,
+    /// How long a call must have run for its cancellation to be a failure; `None` if it never is.
+    pub count_cancelled_after: Option<Duration>,
+}
+
+/// What a rate is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The calls of the last `length`, in `buckets` steps.
+    Time {
+        /// Length of the window.
+        length: Duration,
+        /// Steps in which it moves.
+        buckets: u32,
+    },
+    /// The last n calls.
+    Calls(u32),
+}
+
+/// The steps of a time window where none are given.
+const BUCKETS: u32 = 10;
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            error_rate: Some(0.5),
+            min_calls: 20,
+            window: Window::Time { length: Duration::from_secs(10), buckets: BUCKETS },
+            open_for: Duration::from_secs(5),
+            growth: 2.0,
+            max_open: None,
+            jitter: 0.2,
+            probes: 1,
+            consecutive_failures: None,
+            slow_calls: None,
+            count_rejections: false,
+            count_cancelled_after: None,
+        }
+    }
+}
+
+impl Breaker {
+    /// Trips when errors / total reaches `rate`, in (0, 1], over at least [`min_calls`](Self::min_calls) calls. The
+    /// comparison is exact: 29 errors of 100 calls reach 0.29.
+    pub fn error_rate(rate: f64) -> Self {
+        Self { error_rate: Some(rate), ..Self::default() }
+    }
+
+    /// No rule trips it; it counts, and obeys overrides. Rules can be added: with
+    /// [`consecutive_failures`](Self::consecutive_failures) alone it is a breaker of that one rule.
+    pub fn disabled() -> Self {
+        Self { error_rate: None, ..Self::default() }
+    }
+
+    /// Calls the window must hold before the error rate or the slow-call rate is looked at; at least 1.
+    pub fn min_calls(self, calls: u32) -> Self {
+        Self { min_calls: calls, ..self }
+    }
+
+    /// Takes rates over the calls of the last `length`, which moves in [`buckets`](Self::buckets) steps.
+    pub fn window(self, length: Duration) -> Self {
+        let buckets = match self.window {
+            Window::Time { buckets, .. } => buckets,
+            Window::Calls(_) => BUCKETS,
+        };
+        Self { window: Window::Time { length, buckets }, ..self }
+    }
+
+    /// Steps in which a time window moves, at least 1; each must be a whole number of milliseconds long. Without
+    /// meaning for a window of [`last_calls`](Self::last_calls).
+    pub fn buckets(self, buckets: u32) -> Self {
+        match self.window {
+            Window::Time { length, .. } => Self { window: Window::Time { length, buckets }, ..self },
+            Window::Calls(_) => self,
+        }
+    }
+
+    /// Takes rates over exactly the last `calls` calls instead, at least 1. Only calls that count are held: successes
+    /// and errors. A rate needs no more than `calls` calls, whatever [`min_calls`](Self::min_calls) says.
+    ///
+    /// Recording such a call takes a short lock, where a time window is lock-free.
+    pub fn last_calls(self, calls: u32) -> Self {
+        Self { window: Window::Calls(calls), ..self }
+    }
+
+    /// How long the circuit stays open the first time, before jitter; longer than 0.
+    pub fn open_for(self, wait: Duration) -> Self {
+        Self { open_for: wait, ..self }
+    }
+
+    /// The factor by which the wait grows with each reopening in a row, at least 1. After closing, each step is
+    /// forgiven once the circuit has stayed closed for as long as that step's wait.
+    pub fn growth(self, factor: f64) -> Self {
+        Self { growth: factor, ..self }
+    }
+
+    /// The longest wait, jitter included; at least `open_for`.
+    pub fn max_open(self, wait: Duration) -> Self {
+        Self { max_open: Some(wait), ..self }
+    }
+
+    /// The share by which each wait varies either way, in [0, 1), so that a fleet that opened together does not probe
+    /// together. 0 makes waits exact.
+    pub fn jitter(self, share: f64) -> Self {
+        Self { jitter: share, ..self }
+    }
+
+    /// How many calls a half-open circuit admits to decide; at least 1. The verdict is the error rate applied to this
+    /// number: the circuit reopens as soon as failures reach `error_rate * probes`, and closes as soon as that can no
+    /// longer happen. The slow-call rate is applied alike. Without an error rate one failure reopens.
+    pub fn probes(self, probes: u32) -> Self {
+        Self { probes, ..self }
+    }
+
+    /// Also trips at this many errors in a row, at least 1, whatever the rates and the window are.
+    pub fn consecutive_failures(self, failures: u32) -> Self {
+        Self { consecutive_failures: Some(failures), ..self }
+    }
+
+    /// Also trips when slow / total reaches `rate`, in (0, 1], over at least [`min_calls`](Self::min_calls) calls. A
+    /// call is slow if it took `threshold` or longer, however it ended.
+    pub fn slow_calls(self, rate: f64, threshold: Duration) -> Self {
+        Self { slow_calls: Some((rate, threshold)), ..self }
+    }
+
+    /// Counts refusals of the bulkhead as errors, as Hystrix does. Off by default: a full bulkhead says that there are
+    /// many calls, not that they fail.
+    pub fn count_rejections(self, count: bool) -> Self {
+        Self { count_rejections: count, ..self }
+    }
+
+    /// Counts a call that its caller dropped after it had run for `after` or longer as a failure. Off by default: the
+    /// caller's own deadline or mood says little about the dependency.
+    pub fn count_cancelled_after(self, after: Duration) -> Self {
+        Self { count_cancelled_after: Some(after), ..self }
+    }
+
+    pub(crate) fn check(&self, problems: &mut Problems) -> Rules {
+        let error_rate = self.error_rate.map(|rate| Ratio::check(problems, "breaker.error_rate", rate));
+        let open_for = problems.span("breaker.open_for", self.open_for);
+        let default_max = saturating_nanos(Duration::from_secs(60)).max(open_for);
+        let max_open = self.max_open.map_or(default_max, |max| problems.span("breaker.max_open", max));
+        problems.require(
+            max_open >= open_for,
+            "breaker.max_open",
+            || format!("{:?}", self.max_open.unwrap_or_default()),
+            "at least breaker.open_for",
+        );
+        problems.require(
+            self.growth >= 1.0 && self.growth.is_finite(),
+            "breaker.growth",
+            || self.growth,
+            "a finite factor of at least 1",
+        );
+        problems.require((0.0..1.0).contains(&self.jitter), "breaker.jitter", || self.jitter, "a share in [0, 1)");
+        problems.at_least_one("breaker.min_calls", self.min_calls);
+        problems.at_least_one("breaker.probes", self.probes);
+        if let Some(failures) = self.consecutive_failures {
+            problems.at_least_one("breaker.consecutive_failures", failures);
+        }
+        let span = match self.window {
+            Window::Time { length, buckets } => time_window(problems, length, buckets),
+            Window::Calls(calls) => {
+                problems.at_least_one("breaker.last_calls", calls);
+                Span::Calls(calls as usize)
+            }
+        };
+        let reachable = if let Window::Calls(calls) = self.window { calls } else { u32::MAX };
+        Rules {
+            error_rate,
+            min_calls: self.min_calls.min(reachable),
+            span,
+            open_for,
+            growth: self.growth,
+            max_open,
+            jitter: self.jitter,
+            probes: self.probes,
+            consecutive_failures: self.consecutive_failures,
+            slow_calls: self.slow_calls.map(|(rate, threshold)| {
+                let rate = Ratio::check(problems, "breaker.slow_calls.rate", rate);
+                (rate, problems.span("breaker.slow_calls.threshold", threshold))
+            }),
+            count_rejections: self.count_rejections,
+            cancelled_after: self
+                .count_cancelled_after
+                .map_or(u64::MAX, |after| problems.span("breaker.count_cancelled_after", after)),
+        }
+    }
+
+    /// Checks without building.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] with every setting that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        self.check(&mut problems);
+        problems.finish()
+    }
+}
+
+fn time_window(problems: &mut Problems, length: Duration, buckets: u32) -> Span {
+    const MILLI: u64 = 1_000_000;
+    problems.at_least_one("breaker.buckets", buckets);
+    let nanos = problems.span("breaker.window", length);
+    let width = nanos / u64::from(buckets.max(1));
+    problems.require(
+        nanos == 0 || (nanos % (u64::from(buckets.max(1)) * MILLI) == 0),
+        "breaker.window",
+        || format!("{length:?} in {buckets} buckets"),
+        "a length that divides into buckets of whole milliseconds",
+    );
+    Span::Time { width: width.max(1), buckets: buckets.max(1) as usize }
+}
+
+/// The checked form of a [`Breaker`], in nanoseconds and whole numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) error_rate: Option<Ratio>,
+    pub(crate) min_calls: u32,
+    pub(crate) span: Span,
+    pub(crate) open_for: u64,
+    pub(crate) growth: f64,
+    pub(crate) max_open: u64,
+    pub(crate) jitter: f64,
+    pub(crate) probes: u32,
+    pub(crate) consecutive_failures: Option<u32>,
+    pub(crate) slow_calls: Option<(Ratio, u64)>,
+    pub(crate) count_rejections: bool,
+    /// `u64::MAX` when a cancelled call never counts.
+    pub(crate) cancelled_after: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    Time { width: u64, buckets: usize },
+    Calls(usize),
+}
+
+/// A rate in billionths, so that "reached" is a comparison of whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ratio(u32);
+
+impl Ratio {
+    const ONE: u64 = 1_000_000_000;
+
+    /// The least rate there is: any part at all reaches it.
+    pub(crate) const LEAST: Self = Self(1);
+
+    /// Rounds down, so that 2 of 3 reaches 2.0 / 3.0; the thousandth of a billionth absorbs what a decimal such as
+    /// 0.29 loses in binary.
+    fn check(problems: &mut Problems, field: &'static str, rate: f64) -> Self {
+        problems.require(rate > 0.0 && rate <= 1.0, field, || rate, "a rate in (0, 1]");
+        Self(((rate * Self::ONE as f64 + 1e-3) as u32).clamp(1, Self::ONE as u32))
+    }
+
+    /// Whether `part` of `whole` reaches this rate.
+    pub(crate) fn reached(self, part: u64, whole: u64) -> bool {
+        u128::from(part) * u128::from(Self::ONE) >= u128::from(whole) * u128::from(self.0)
+    }
+
+    pub(crate) fn as_f64(self) -> f64 {
+        f64::from(self.0) / Self::ONE as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "29 of 100 reaches 0.29": every two-digit percentage, and every fraction up to thirds of a hundred.
+    #[test]
+    fn a_rate_is_reached_exactly_at_its_fraction() {
+        for whole in 1..=300_u64 {
+            for part in 1..=whole {
+                let rate = Ratio::check(&mut Problems::default(), "", part as f64 / whole as f64);
+                assert!(rate.reached(part, whole), "{part} of {whole}");
+                assert!(!rate.reached(part - 1, whole), "{} of {whole}", part - 1);
+            }
+        }
+        assert!(Ratio::check(&mut Problems::default(), "", 0.29).reached(29, 100));
+        assert!(Ratio::check(&mut Problems::default(), "", 0.1 + 0.2).reached(3, 10));
+    }
+}

@@ -1,0 +1,397 @@
+//! The state machine: a plain struct that is given the time and returns facts.
+//!
+//! It owns the state alone, under its owner's lock. Every change goes through [`Machine::flip`], which starts a new
+//! generation; a ticket carries the generation it was issued in, so a result that comes late is recognised and decides
+//! nothing. A probe is a place with a lease: a probe that is lost (its task hangs, or its permit was leaked) gives way
+//! when its lease ends, so a half-open circuit cannot get stuck.
+
+use std::collections::VecDeque;
+
+use super::config::Rules;
+use super::state::{Cause, Forced, State};
+use super::trip::{self, Evidence};
+use crate::time::Stamp;
+use crate::window::counts::Health;
+
+/// State and generation in one word, so that one load tells both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    const STATE_BITS: u32 = 3;
+
+    pub(crate) const FIRST: Self = Self::new(1, State::Closed);
+
+    const fn new(generation: u64, state: State) -> Self {
+        Self(generation << Self::STATE_BITS | state as u64)
+    }
+
+    pub(crate) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn generation(self) -> u64 {
+        self.0 >> Self::STATE_BITS
+    }
+
+    pub(crate) const fn state(self) -> State {
+        State::ALL[(self.0 & ((1 << Self::STATE_BITS) - 1)) as usize]
+    }
+}
+
+/// Admission to the circuit: the word it was issued under, and the probe's place if it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) word: Word,
+    probe: Option<u32>,
+}
+
+impl Ticket {
+    pub(crate) const fn passing(word: Word) -> Self {
+        Self { word, probe: None }
+    }
+}
+
+/// Why the circuit refuses, and until when if the clock decides that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Open { until: Stamp },
+    ForcedOpen { until: Stamp },
+    ProbeLimit,
+}
+
+/// An operator's hold on the circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Override {
+    pub(crate) reason: String,
+    /// [`Stamp::NEVER`] without an expiry.
+    pub(crate) until: Stamp,
+}
+
+/// Something that happened, in the order in which it did.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fact {
+    Changed { from: State, to: State, cause: Cause, generation: u64, at: Stamp },
+    OverrideSet { forced: Forced, hold: Override, at: Stamp },
+    OverrideCleared { forced: Forced, hold: Override, expired: bool, at: Stamp },
+    LeaseExpired { generation: u64, at: Stamp },
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Closed { since: Stamp },
+    Open { until: Stamp },
+    HalfOpen(Episode),
+}
+
+/// One half-open episode.
+#[derive(Clone, Debug, Default)]
+struct Episode {
+    evidence: Evidence,
+    /// Probes whose result is awaited.
+    out: Vec<Probe>,
+    issued: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    id: u32,
+    lease_ends: Stamp,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    phase: Phase,
+    generation: u64,
+    /// Reopenings in a row that are not forgiven yet.
+    level: u32,
+    /// Holds, by [`Forced`]: open first, so that it wins.
+    holds: [Option<Override>; 2],
+    facts: VecDeque<Fact>,
+    draw: fn() -> f64,
+}
+
+impl Machine {
+    /// A closed circuit. `draw` gives the jitter, uniform in [0, 1).
+    pub(crate) fn new(now: Stamp, draw: fn() -> f64) -> Self {
+        Self {
+            phase: Phase::Closed { since: now },
+            generation: Word::FIRST.generation(),
+            level: 0,
+            holds: [None, None],
+            facts: VecDeque::new(),
+            draw,
+        }
+    }
+
+    pub(crate) fn word(&self) -> Word {
+        Word::new(self.generation, self.stored())
+    }
+
+    /// Until when [`Machine::word`] holds without a call: the end of the wait, or of the override.
+    pub(crate) fn until(&self) -> Stamp {
+        match (self.effective_hold(), &self.phase) {
+            (Some((_, hold)), _) => hold.until,
+            (None, Phase::Open { until }) => *until,
+            (None, _) => Stamp::NEVER,
+        }
+    }
+
+    /// The state as a call at `now` would find it. Changes nothing.
+    pub(crate) fn state(&self, now: Stamp) -> State {
+        let holding = |forced: Forced| self.holds[forced as usize].as_ref().is_some_and(|hold| now < hold.until);
+        match &self.phase {
+            _ if holding(Forced::Open) => State::ForcedOpen,
+            _ if holding(Forced::Closed) => State::ForcedClosed,
+            Phase::Closed { .. } => State::Closed,
+            Phase::Open { until } if now < *until => State::Open,
+            Phase::Open { .. } | Phase::HalfOpen(_) => State::HalfOpen,
+        }
+    }
+
+    pub(crate) fn hold(&self, now: Stamp) -> Option<(Forced, &Override)> {
+        self.effective_hold().filter(|(_, hold)| now < hold.until)
+    }
+
+    /// Whether a call would be refused now, without taking a place: what comes between this and [`Machine::admit`]
+    /// (the bulkhead) must not use up a probe.
+    pub(crate) fn peek(&self, rules: &Rules, now: Stamp) -> Result<(), Refusal> {
+        match (self.state(now), &self.phase) {
+            (State::ForcedOpen, _) => Err(Refusal::ForcedOpen { until: self.until() }),
+            (State::Open, &Phase::Open { until }) => Err(Refusal::Open { until }),
+            (State::HalfOpen, Phase::HalfOpen(episode)) if !episode.has_place(rules, now) => Err(Refusal::ProbeLimit),
+            _ => Ok(()),
+        }
+    }
+
+    /// Until when every call is refused, while that is so and the clock decides it.
+    pub(crate) fn refuses_until(&self, now: Stamp) -> Option<Stamp> {
+        match (self.state(now), &self.phase) {
+            (State::ForcedOpen, _) => Some(self.until()),
+            (State::Open, &Phase::Open { until }) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Admits or refuses a call, which takes a probe's place when the circuit is half-open. `lease` is in nanoseconds.
+    pub(crate) fn admit(&mut self, rules: &Rules, now: Stamp, lease: u64) -> Result<Ticket, Refusal> {
+        self.expire_holds(now);
+        self.peek(rules, now)?;
+        if self.stored() == State::Open {
+            self.flip(now, Cause::WaitOver, |machine| machine.phase = Phase::HalfOpen(Episode::default()));
+        }
+        let word = self.word();
+        let generation = self.generation;
+        match &mut self.phase {
+            Phase::HalfOpen(episode) if !word.state().is_passing() => {
+                if episode.evict_overdue(rules, now) {
+                    self.facts.push_back(Fact::LeaseExpired { generation, at: now });
+                }
+                Ok(Ticket { word, probe: Some(episode.issue(now.plus(lease))) })
+            }
+            _ => Ok(Ticket::passing(word)),
+        }
+    }
+
+    /// Whether a result under this ticket may still decide something. A result that comes late never does.
+    pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
+        let known =
+            |id| matches!(&self.phase, Phase::HalfOpen(episode) if episode.out.iter().any(|probe| probe.id == id));
+        ticket.word == self.word() && ticket.probe.is_none_or(known)
+    }
+
+    /// Judges a result of a current ticket that counted; `health` and `streak` include it. `open_for`, in nanoseconds,
+    /// is set when the result asks for it.
+    pub(crate) fn judge(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged, health: Health) {
+        match (self.stored(), result.open_for) {
+            (State::Closed | State::HalfOpen, Some(wait)) => {
+                self.open(now, now.plus(wait), Cause::OpenFor { wait: trip::as_wait(wait) });
+            }
+            (State::Closed, None) => {
+                if let Some(cause) = trip::tripped(rules, health, result.streak) {
+                    self.trip(rules, now, cause);
+                }
+            }
+            (State::HalfOpen, None) => self.judge_probe(rules, now, ticket, result),
+            // A forced circuit counts and does not judge.
+            _ => {}
+        }
+    }
+
+    /// A late result can do one thing: ask an open circuit to stay open longer.
+    pub(crate) fn prolong(&mut self, now: Stamp, wait: u64) {
+        if let (State::Open, Phase::Open { until }) = (self.stored(), &mut self.phase) {
+            *until = (*until).max(now.plus(wait));
+        }
+    }
+
+    /// Gives a probe's place back: its result was ignored, or it was dropped.
+    pub(crate) fn give_back(&mut self, ticket: Ticket) {
+        if let (Phase::HalfOpen(episode), Some(id)) = (&mut self.phase, ticket.probe) {
+            episode.out.retain(|probe| probe.id != id);
+        }
+    }
+
+    pub(crate) fn force(&mut self, now: Stamp, forced: Forced, hold: Override) {
+        self.expire_holds(now);
+        self.facts.push_back(Fact::OverrideSet { forced, hold: hold.clone(), at: now });
+        let was = self.stored();
+        self.holds[forced as usize] = Some(hold);
+        self.flip_from(was, now, Cause::Forced);
+    }
+
+    pub(crate) fn clear_override(&mut self, now: Stamp) {
+        self.expire_holds(now);
+        let was = self.stored();
+        if self.release(now, false, |_| true) {
+            self.flip_from(was, now, Cause::Cleared);
+        }
+    }
+
+    /// Back to closed, as if never tripped. An override stays: lifting one is a decision of its own.
+    pub(crate) fn reset(&mut self, now: Stamp) {
+        self.level = 0;
+        self.flip(now, Cause::Reset, |machine| machine.phase = Phase::Closed { since: now });
+    }
+
+    pub(crate) fn take_facts(&mut self) -> VecDeque<Fact> {
+        std::mem::take(&mut self.facts)
+    }
+
+    fn judge_probe(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged) {
+        self.give_back(ticket);
+        let Phase::HalfOpen(episode) = &mut self.phase else { return };
+        let evidence = &mut episode.evidence;
+        evidence.ended += 1;
+        evidence.failed += u32::from(result.failed);
+        evidence.slow += u32::from(result.slow);
+        let Evidence { ended, failed, slow } = *evidence;
+        match trip::verdict(rules, *evidence) {
+            Some(true) => self.flip(now, Cause::ProbesPassed { passed: ended - failed }, |machine| {
+                machine.phase = Phase::Closed { since: now };
+            }),
+            Some(false) => {
+                // Where the wait has stopped growing the level stops too, or an outage of a day would take a day to
+                // be forgiven.
+                let grows = trip::base_wait(rules, self.level + 1) > trip::base_wait(rules, self.level);
+                self.level += u32::from(grows);
+                self.trip_at_level(rules, now, Cause::ProbesFailed { failed: failed.max(slow), ended });
+            }
+            None => {}
+        }
+    }
+
+    fn trip(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
+        if let Phase::Closed { since } = self.phase {
+            self.level -= trip::forgiven(rules, self.level, now.nanos_since(since));
+        }
+        self.trip_at_level(rules, now, cause);
+    }
+
+    fn trip_at_level(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
+        let wait = trip::jittered(rules, trip::base_wait(rules, self.level), (self.draw)());
+        self.open(now, now.plus(wait), cause);
+    }
+
+    fn open(&mut self, now: Stamp, until: Stamp, cause: Cause) {
+        self.flip(now, cause, |machine| machine.phase = Phase::Open { until });
+    }
+
+    /// The one function that changes the state.
+    fn flip(&mut self, now: Stamp, cause: Cause, change: impl FnOnce(&mut Self)) {
+        let from = self.stored();
+        change(self);
+        self.flip_from(from, now, cause);
+    }
+
+    /// Starts the generation that follows a change, and returns every probe's place: under an override, and after
+    /// one, the results of earlier calls decide nothing.
+    fn flip_from(&mut self, from: State, now: Stamp, cause: Cause) {
+        self.generation += 1;
+        if let Phase::HalfOpen(episode) = &mut self.phase {
+            *episode = Episode::default();
+        }
+        let to = self.stored();
+        if from != to {
+            self.facts.push_back(Fact::Changed { from, to, cause, generation: self.generation, at: now });
+        }
+    }
+
+    /// The state as stored: an override or a wait that has run out still shows.
+    fn stored(&self) -> State {
+        match (self.effective_hold(), &self.phase) {
+            (Some((forced, _)), _) => forced.state(),
+            (None, Phase::Closed { .. }) => State::Closed,
+            (None, Phase::Open { .. }) => State::Open,
+            (None, Phase::HalfOpen(_)) => State::HalfOpen,
+        }
+    }
+
+    fn effective_hold(&self) -> Option<(Forced, &Override)> {
+        [Forced::Open, Forced::Closed]
+            .into_iter()
+            .find_map(|forced| Some((forced, self.holds[forced as usize].as_ref()?)))
+    }
+
+    fn expire_holds(&mut self, now: Stamp) {
+        let was = self.stored();
+        if self.release(now, true, |hold| hold.until <= now) {
+            self.flip_from(was, now, Cause::Expired);
+        }
+    }
+
+    fn release(&mut self, now: Stamp, expired: bool, which: impl Fn(&Override) -> bool) -> bool {
+        let mut released = false;
+        for forced in [Forced::Open, Forced::Closed] {
+            if let Some(hold) = self.holds[forced as usize].take_if(|hold| which(hold)) {
+                self.facts.push_back(Fact::OverrideCleared { forced, hold, expired, at: now });
+                released = true;
+            }
+        }
+        released
+    }
+}
+
+/// A result that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    pub(crate) failed: bool,
+    pub(crate) slow: bool,
+    /// Errors in a row, this one included.
+    pub(crate) streak: u32,
+    pub(crate) open_for: Option<u64>,
+}
+
+impl Judged {
+    pub(crate) const SUCCESS: Self = Self { failed: false, slow: false, streak: 0, open_for: None };
+}
+
+impl Episode {
+    /// Whether one more probe could go out. A place whose lease has ended is as good as free.
+    fn has_place(&self, rules: &Rules, now: Stamp) -> bool {
+        let held = self.out.iter().filter(|probe| now < probe.lease_ends).count();
+        self.evidence.ended as usize + held < rules.probes as usize
+    }
+
+    /// Makes room by taking the place of the probe that is overdue longest. A probe that is overdue while nobody wants
+    /// its place keeps it: a late answer is better than none.
+    fn evict_overdue(&mut self, rules: &Rules, now: Stamp) -> bool {
+        if self.evidence.ended as usize + self.out.len() < rules.probes as usize {
+            return false;
+        }
+        let overdue = (0..self.out.len()).filter(|&index| self.out[index].lease_ends <= now);
+        let Some(longest) = overdue.min_by_key(|&index| self.out[index].lease_ends) else { return false };
+        self.out.remove(longest);
+        true
+    }
+
+    fn issue(&mut self, lease_ends: Stamp) -> u32 {
+        self.issued += 1;
+        self.out.push(Probe { id: self.issued, lease_ends });
+        self.issued
+    }
+}

@@ -1,0 +1,190 @@
+//! How a call gets in: breaker, bulkhead, probe, in this order, or a refusal that is counted here.
+//!
+//! The bulkhead comes before the probe, so that a full one uses up no probe; and a call that the circuit then refuses
+//! gives its slot back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::core::Core;
+use super::permit::Permit;
+use crate::breaker::machine::{Refusal, Ticket};
+use crate::bulkhead::{Acquired, InLine};
+use crate::error::{Reason, Rejected};
+use crate::outcome::Outcome;
+use crate::sync::Ordering;
+use crate::time::{Stamp, Timer, timer};
+
+/// What the first poll of a call comes to.
+pub(crate) enum Admission<'c> {
+    Admitted(Permit<'c>),
+    /// A place in line, and how long the call may stand there.
+    InLine(Place<'c>, Timer),
+    Refused(Rejected),
+}
+
+/// Why a call does not start.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Circuit(Refusal),
+    /// No slot, and no place in line.
+    Full,
+    /// A place in line, and no slot in time.
+    Waited,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Circuit(refusal)
+    }
+}
+
+impl Core {
+    /// Admits a call at once or refuses it.
+    pub(crate) fn admit(&self) -> Result<Permit<'_>, Rejected> {
+        let now = Stamp::now();
+        match self.enter(now, self.timeout()) {
+            Ok(ticket) => Ok(Permit::borrowed(self, ticket, now)),
+            Err(refused) => Err(self.refuse(now, refused)),
+        }
+    }
+
+    /// As [`Core::admit`], with a permit that keeps the command alive.
+    pub(crate) fn admit_owned(self: &Arc<Self>) -> Result<Permit<'static>, Rejected> {
+        let now = Stamp::now();
+        match self.enter(now, self.timeout()) {
+            Ok(ticket) => Ok(Permit::owned(Arc::clone(self), ticket, now)),
+            Err(refused) => Err(self.refuse(now, refused)),
+        }
+    }
+
+    /// Admits a call, lets it wait if there is a queue, or refuses it. `timeout` is in nanoseconds.
+    #[inline]
+    pub(crate) fn admit_or_wait(&self, timeout: u64) -> Admission<'_> {
+        let now = Stamp::now();
+        match self.enter(now, timeout) {
+            Ok(ticket) => Admission::Admitted(Permit::borrowed(self, ticket, now)),
+            Err(refused) => self.wait_or_refuse(now, timeout, refused),
+        }
+    }
+
+    #[inline]
+    fn enter(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
+        self.circuit.peek(now)?;
+        let in_flight = self.slots.try_acquire().ok_or(Refused::Full)?;
+        self.take_ticket(now, timeout, in_flight)
+    }
+
+    /// The second half, for a call that has a slot; `in_flight` counts it.
+    #[inline]
+    fn take_ticket(&self, now: Stamp, timeout: u64, in_flight: u32) -> Result<Ticket, Refused> {
+        let ticket = self.circuit.admit(now, timeout).inspect_err(|_| {
+            self.slots.release();
+        })?;
+        self.circuit.roll(now);
+        self.circuit.tally().note_in_flight(in_flight);
+        if !ticket.word.state().is_passing() {
+            // Letting a probe out may have changed the state.
+            self.publish();
+        }
+        Ok(ticket)
+    }
+
+    #[cold]
+    fn wait_or_refuse(&self, now: Stamp, timeout: u64, refused: Refused) -> Admission<'_> {
+        let (Refused::Full, Some(patience)) = (refused, self.queue_wait()) else {
+            return Admission::Refused(self.refuse(now, refused));
+        };
+        match self.slots.acquire_or_wait() {
+            Acquired::Place(in_line) => {
+                let place = Place { core: self, in_line, counted: false };
+                Admission::InLine(place, timer(now, patience))
+            }
+            Acquired::Slot(in_flight) => match self.take_ticket(now, timeout, in_flight) {
+                Ok(ticket) => Admission::Admitted(Permit::borrowed(self, ticket, now)),
+                Err(refused) => Admission::Refused(self.refuse(now, refused)),
+            },
+            Acquired::Full => Admission::Refused(self.refuse(now, refused)),
+        }
+    }
+
+    /// Counts a refusal and tells the caller what it needs to know of it.
+    fn refuse(&self, now: Stamp, refused: Refused) -> Rejected {
+        let (outcome, reason, until) = match refused {
+            Refused::Circuit(Refusal::Open { until }) => (Outcome::ShortCircuited, Reason::CircuitOpen, until),
+            Refused::Circuit(Refusal::ForcedOpen { until }) => (Outcome::ShortCircuited, Reason::ForcedOpen, until),
+            Refused::Circuit(Refusal::ProbeLimit) => (Outcome::ShortCircuited, Reason::ProbeLimit, Stamp::NEVER),
+            Refused::Full => (Outcome::Rejected, Reason::ConcurrencyLimit, Stamp::NEVER),
+            Refused::Waited => (Outcome::Rejected, Reason::QueueTimeout, Stamp::NEVER),
+        };
+        self.count_unstarted(now, outcome);
+        let retry_after = (until != Stamp::NEVER).then(|| until.since(now));
+        let rejected = Rejected::new(self.name, reason, retry_after);
+        if tracing::enabled!(target: "fusebox", tracing::Level::DEBUG) {
+            self.trace(now, rejected);
+        }
+        rejected
+    }
+
+    fn count_unstarted(&self, now: Stamp, outcome: Outcome) {
+        let facts = self.circuit.refuse(now, outcome);
+        self.meter.call(outcome, 0);
+        if facts {
+            self.publish();
+        }
+    }
+
+    /// At most one line a second: a refusal is the command's normal work while its dependency is down.
+    #[cold]
+    fn trace(&self, now: Stamp, rejected: Rejected) {
+        const EVERY: u64 = 1_000_000_000;
+        let last = self.traced.load(Ordering::Relaxed);
+        if last != 0 && now.nanos_since(Stamp::from_nanos(last)) < EVERY {
+            return;
+        }
+        if self.traced.compare_exchange(last, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::debug!(target: "fusebox", command = %self.name, reason = %rejected.reason(), "refused");
+        }
+    }
+}
+
+/// A call's place in the bulkhead's line. Dropped there, the call was cancelled.
+#[derive(Debug)]
+pub(crate) struct Place<'c> {
+    core: &'c Core,
+    in_line: InLine,
+    counted: bool,
+}
+
+impl<'c> Place<'c> {
+    /// A permit, or a refusal: the wait was too long, or the circuit has opened meanwhile.
+    pub(crate) fn poll(
+        &mut self,
+        patience: Pin<&mut Timer>,
+        timeout: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Permit<'c>, Rejected>> {
+        let granted = Pin::new(&mut self.in_line).poll(cx).is_ready();
+        if !granted && patience.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.counted = true;
+        let (core, now) = (self.core, Stamp::now());
+        let ticket =
+            if granted { core.take_ticket(now, timeout, core.slots.in_flight()) } else { Err(Refused::Waited) };
+        Poll::Ready(match ticket {
+            Ok(ticket) => Ok(Permit::borrowed(core, ticket, now)),
+            Err(refused) => Err(core.refuse(now, refused)),
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.core.count_unstarted(Stamp::now(), Outcome::Cancelled);
+        }
+    }
+}

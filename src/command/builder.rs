@@ -1,0 +1,151 @@
+//! The builder of a command.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Command;
+use super::core::Core;
+use super::roster::Roster;
+use crate::breaker::config::Breaker;
+use crate::bulkhead::Bulkhead;
+use crate::config::Config;
+use crate::error::{ConfigError, Problems};
+use crate::name::Name;
+use crate::observe::bus::Listener;
+use crate::observe::event::Event;
+use crate::outcome::ByResult;
+
+/// Builds a [`Command`]; made by [`Command::builder`]. Every setting has a default: see [`Config`] and [`Breaker`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<C = ByResult> {
+    name: String,
+    group: Option<String>,
+    config: Config,
+    classify: C,
+    listeners: Vec<Listener>,
+    pub(crate) roster: Arc<Roster>,
+}
+
+impl Builder {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            group: None,
+            config: Config::default(),
+            classify: ByResult,
+            listeners: Vec::new(),
+            roster: Roster::global(),
+        }
+    }
+}
+
+impl<C> Builder<C> {
+    /// The group under which dashboards show the command.
+    pub fn group(mut self, group: &str) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Takes all settings from `config`, over those made so far.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// See [`Config::timeout`]. Default: 1 s.
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.with(|config| config.timeout(limit))
+    }
+
+    /// See [`Config::no_timeout`].
+    pub fn no_timeout(self) -> Self {
+        self.with(Config::no_timeout)
+    }
+
+    /// See [`Config::max_concurrent`]. Default: 100.
+    pub fn max_concurrent(self, limit: usize) -> Self {
+        self.with(|config| config.max_concurrent(limit))
+    }
+
+    /// See [`Config::unlimited`].
+    pub fn unlimited(self) -> Self {
+        self.with(Config::unlimited)
+    }
+
+    /// See [`Config::bulkhead`]. Default: 100 calls, no queue.
+    pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
+        self.with(|config| config.bulkhead(bulkhead))
+    }
+
+    /// See [`Breaker`], with its defaults.
+    pub fn breaker(self, breaker: Breaker) -> Self {
+        self.with(|config| config.breaker(breaker))
+    }
+
+    /// See [`Config::max_concurrent_fallbacks`]. Default: 100.
+    pub fn max_concurrent_fallbacks(self, limit: usize) -> Self {
+        self.with(|config| config.max_concurrent_fallbacks(limit))
+    }
+
+    /// See [`Config::latency_window`]. Default: 60 s.
+    pub fn latency_window(self, length: Duration) -> Self {
+        self.with(|config| config.latency_window(length))
+    }
+
+    /// See [`Config::no_latency`].
+    pub fn no_latency(self) -> Self {
+        self.with(Config::no_latency)
+    }
+
+    /// What judges results; the default is [`ByResult`].
+    pub fn classify<K>(self, classify: K) -> Builder<K> {
+        let Self { name, group, config, classify: _, listeners, roster } = self;
+        Builder { name, group, config, classify, listeners, roster }
+    }
+
+    /// Calls `listener` with every event, in order, one at a time, after all locks are released, on the thread that
+    /// caused the event or on one that is just delivering an earlier one. It may call the command. A panic in it is
+    /// caught and traced. [`Command::subscribe`] is the asynchronous form.
+    ///
+    /// ```
+    /// use fusebox::Command;
+    ///
+    /// let command = Command::builder("audit").on_event(|event| eprintln!("{event}")).build()?;
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Builds an independent circuit, also when another command has the same name.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] with every setting that is out of range.
+    pub fn build(self) -> Result<Command<C>, ConfigError> {
+        let name = Name::new("name", &self.name)?;
+        let group = self.group.map(|group| Name::new("group", &group)).transpose()?;
+        let mut problems = Problems::default();
+        let settings = self.config.check(&mut problems);
+        problems.finish()?;
+        let core = Core::new(name, group, self.config, settings, self.listeners, Arc::clone(&self.roster));
+        Ok(Command { core: self.roster.enlist(core), classify: Arc::new(self.classify) })
+    }
+
+    fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {
+        self.config = change(self.config);
+        self
+    }
+}
+
+impl<C> fmt::Debug for Builder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("group", &self.group)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! What all handles of one command share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::fallback::Fallbacks;
+use super::roster::Roster;
+use crate::breaker::Circuit;
+use crate::breaker::machine::Fact;
+use crate::breaker::state::{Figures, State};
+use crate::bulkhead::Slots;
+use crate::config::{Config, Settings};
+use crate::error::ConfigError;
+use crate::name::Name;
+use crate::observe::bus::{Bus, Listener};
+use crate::observe::event::{Event, Report, Transition};
+use crate::observe::meter::{Meter, Sample};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::time::Stamp;
+use crate::window::latency::Latencies;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) name: Name,
+    pub(crate) group: Option<Name>,
+    pub(crate) circuit: Circuit,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) latencies: Option<Latencies>,
+    pub(crate) fallbacks: Fallbacks,
+    pub(crate) eldest: Eldest,
+    pub(crate) meter: Meter,
+    pub(crate) bus: Bus,
+    /// Nanoseconds; `u64::MAX` without.
+    timeout: AtomicU64,
+    /// Longest wait in the bulkhead's queue, in nanoseconds; 0 without a queue.
+    queue_wait: AtomicU64,
+    config: Mutex<Config>,
+    /// Events that are not the circuit's own.
+    notices: Mutex<VecDeque<Event>>,
+    /// Held by the one thread that delivers, so that events keep their order.
+    delivering: Mutex<()>,
+    /// When a refusal was last traced.
+    pub(super) traced: AtomicU64,
+    roster: Arc<Roster>,
+    /// Its place on the roster.
+    pub(super) number: u64,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.roster.strike(self.number);
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        name: Name,
+        group: Option<Name>,
+        config: Config,
+        settings: Settings,
+        listeners: Vec<Listener>,
+        roster: Arc<Roster>,
+    ) -> Self {
+        let now = Stamp::now();
+        Self {
+            name,
+            group,
+            circuit: Circuit::new(now, settings.rules, fastrand::f64),
+            slots: Arc::new(Slots::new(settings.capacity)),
+            latencies: settings.latency_window.map(|window| Latencies::new(now, window)),
+            fallbacks: Fallbacks::new(settings.fallbacks),
+            eldest: Eldest::default(),
+            meter: Meter::new(name, group),
+            bus: Bus::new(listeners),
+            timeout: AtomicU64::new(settings.timeout),
+            queue_wait: AtomicU64::new(settings.capacity.queue.map_or(0, |(_, wait)| wait)),
+            config: Mutex::new(config),
+            notices: Mutex::new(VecDeque::new()),
+            delivering: Mutex::new(()),
+            traced: AtomicU64::new(0),
+            roster,
+            number: 0,
+        }
+    }
+
+    // ---- configuration ----
+
+    pub(crate) fn timeout(&self) -> u64 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Longest wait in the queue, in nanoseconds; `None` without a queue.
+    pub(crate) fn queue_wait(&self) -> Option<u64> {
+        Some(self.queue_wait.load(Ordering::Relaxed)).filter(|&wait| wait > 0)
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        self.config.lock().clone()
+    }
+
+    /// Takes the configuration that `change` makes of the present one, or none of it.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(Config) -> Config) -> Result<(), ConfigError> {
+        let before = self.config();
+        let next = change(before.clone());
+        let checked = before.succeed(&next);
+        self.meter.reload(checked.is_ok());
+        let settings = checked?;
+        let now = Stamp::now();
+        let changes = before.changes(&next);
+        let woken = {
+            // One at a time, so that what is shown is what is in force.
+            let mut config = self.config.lock();
+            *config = next;
+            self.timeout.store(settings.timeout, Ordering::Relaxed);
+            self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
+            self.circuit.reconfigure(now, settings.rules);
+            drop(self.fallbacks.slots.resize(settings.fallbacks));
+            self.slots.resize(settings.capacity)
+        };
+        woken.into_iter().for_each(Waker::wake);
+        let (command, at) = (self.name.as_str(), now.wall_clock());
+        self.notices.lock().push_back(Event::Reconfigured { command, changes, at });
+        self.publish();
+        Ok(())
+    }
+
+    // ---- events ----
+
+    /// Delivers what has happened. Called without any lock; whoever comes while another thread delivers leaves its
+    /// events to that one, which looks again before it goes.
+    pub(crate) fn publish(&self) {
+        while let Some(turn) = self.delivering.try_lock() {
+            for (fact, figures) in self.circuit.take_facts() {
+                self.announce(&fact, figures);
+            }
+            let notices = std::mem::take(&mut *self.notices.lock());
+            notices.iter().for_each(|event| self.deliver(event));
+            drop(turn);
+            if !self.circuit.has_facts() && self.notices.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn announce(&self, fact: &Fact, figures: Figures) {
+        if let &Fact::Changed { from, to, cause, .. } = fact {
+            self.meter.transition(from, to, cause.as_str());
+        }
+        self.deliver(&self.event(fact, figures));
+    }
+
+    fn deliver(&self, event: &Event) {
+        match event {
+            Event::Transition(transition) if matches!(transition.to, State::Open | State::ForcedOpen) => {
+                let (from, to) = (transition.from.as_str(), transition.to.as_str());
+                tracing::warn!(target: "fusebox", command = %self.name, from, to, "{event}");
+            }
+            _ => tracing::info!(target: "fusebox", command = %self.name, "{event}"),
+        }
+        self.bus.deliver(event);
+    }
+
+    fn event(&self, fact: &Fact, figures: Figures) -> Event {
+        let command = self.name.as_str();
+        match fact {
+            &Fact::Changed { from, to, cause, generation, at } => Event::Transition(Transition {
+                command,
+                group: self.group.map(Name::as_str),
+                from,
+                to,
+                cause,
+                at: at.wall_clock(),
+                generation,
+                report: self.report(at, figures),
+            }),
+            Fact::OverrideSet { forced, hold, at } => Event::OverrideSet {
+                command,
+                forced: *forced,
+                reason: hold.reason.clone(),
+                until: (hold.until != Stamp::NEVER).then(|| at.wall_clock() + hold.until.since(*at)),
+                at: at.wall_clock(),
+            },
+            Fact::OverrideCleared { forced, hold, expired, at } => Event::OverrideCleared {
+                command,
+                forced: *forced,
+                reason: hold.reason.clone(),
+                expired: *expired,
+                at: at.wall_clock(),
+            },
+            &Fact::LeaseExpired { generation, at } => Event::LeaseExpired { command, generation, at: at.wall_clock() },
+        }
+    }
+
+    fn report(&self, at: Stamp, figures: Figures) -> Report {
+        let latency = self.latencies.as_ref().map(|latencies| latencies.summary(at)).unwrap_or_default();
+        Report {
+            health: figures.health,
+            window: figures.window,
+            span: figures.span,
+            p50: latency.percentile(0.5),
+            p99: latency.percentile(0.99),
+            oldest_in_flight: self.eldest.age(at),
+            wait: figures.wait,
+        }
+    }
+
+    /// Brings the sampled metrics up to date.
+    pub(crate) fn sample(&self) {
+        let view = self.circuit.view(Stamp::now());
+        let config = self.config();
+        self.meter.sample(&Sample {
+            state: view.state,
+            in_flight: self.slots.in_flight(),
+            limit: self.slots.limit(),
+            queue_length: self.slots.waiting(),
+            window_calls: view.health.total,
+            window_error_ratio: view.health.error_rate().unwrap_or(0.0),
+            error_rate: config.breaker.error_rate,
+            min_calls: config.breaker.min_calls,
+            open_for: config.breaker.open_for,
+            timeout: config.timeout,
+        });
+    }
+}
+
+/// The oldest call in flight, as far as one word can know it.
+///
+/// A call that has to wait claims the word if it is free, and frees it when it ends; all others pay one load. So what
+/// is shown is the age of a call that is in flight, and in a hang, where calls stop ending, of the first that hung or
+/// nearly so.
+#[derive(Debug, Default)]
+pub(crate) struct Eldest(AtomicU64);
+
+impl Eldest {
+    /// Whether the call that began at `start` is now the one that is tracked; it must then [`Eldest::release`].
+    #[inline]
+    pub(crate) fn claim(&self, start: Stamp) -> bool {
+        let start = start.as_nanos().max(1);
+        self.0.load(Ordering::Relaxed) == 0
+            && self.0.compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    pub(crate) fn release(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn age(&self, now: Stamp) -> Option<Duration> {
+        let start = self.0.load(Ordering::Relaxed);
+        (start != 0).then(|| now.since(Stamp::from_nanos(start)))
+    }
+}

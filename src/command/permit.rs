@@ -1,0 +1,208 @@
+//! The one place where the outcome of a call is recorded.
+//!
+//! Whatever becomes of a call, its permit is resolved or dropped, and either records exactly one outcome and gives back
+//! everything the call held: its slot, and its probe if it had one. So cancellation, panic and timeout need no code of
+//! their own.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::breaker::Ending;
+use crate::breaker::machine::Ticket;
+use crate::outcome::{Outcome, Verdict};
+use crate::time::{Stamp, saturating_nanos};
+
+/// Leave to make one call. Resolve it with what became of the call; dropped unresolved, the call counts as cancelled,
+/// or as panicked if the drop is part of a panic.
+///
+/// Made by [`Command::admit`](crate::Command::admit) and [`Command::admit_owned`](crate::Command::admit_owned). A
+/// permit that is leaked with `std::mem::forget` holds its slot for good; a probe's place comes back all the same, when
+/// its lease ends.
+///
+/// ```
+/// use fusebox::{Command, Verdict};
+///
+/// let stream = Command::builder("orders.stream").build()?;
+/// let permit = stream.admit()?;
+/// // ... read the stream to its end, then
+/// permit.succeed();
+///
+/// stream.admit()?.resolve(Verdict::Failure);
+/// drop(stream.admit()?); // cancelled
+/// let lifetime = stream.snapshot().lifetime();
+/// assert_eq!((lifetime.get("success"), lifetime.get("failure"), lifetime.get("cancelled")), (1, 1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a permit that is dropped at once records a cancelled call"]
+pub struct Permit<'c> {
+    core: CoreRef<'c>,
+    ticket: Ticket,
+    admitted: Stamp,
+    /// Not resolved yet.
+    open: bool,
+    holds_slot: bool,
+    is_eldest: bool,
+    watch: Watch,
+}
+
+/// How a permit tells, when it is dropped, whether its own call panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// It lies on the stack of the code that it is for: a panic that drops it is that code's.
+    Stack,
+    /// It lies in a future that is not being polled: whoever panics, it is not the call.
+    Idle,
+    /// The future is being polled, or was when a panic unwound out of it.
+    UserCode,
+}
+
+#[derive(Debug)]
+enum CoreRef<'c> {
+    Borrowed(&'c Core),
+    Owned(Arc<Core>),
+}
+
+impl Deref for CoreRef<'_> {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        match self {
+            Self::Borrowed(core) => core,
+            Self::Owned(core) => core,
+        }
+    }
+}
+
+impl Permit<'static> {
+    pub(crate) fn owned(core: Arc<Core>, ticket: Ticket, admitted: Stamp) -> Self {
+        Permit::with(CoreRef::Owned(core), ticket, admitted)
+    }
+}
+
+impl<'c> Permit<'c> {
+    #[inline]
+    pub(crate) fn borrowed(core: &'c Core, ticket: Ticket, admitted: Stamp) -> Self {
+        Self::with(CoreRef::Borrowed(core), ticket, admitted)
+    }
+
+    #[inline]
+    fn with(core: CoreRef<'c>, ticket: Ticket, admitted: Stamp) -> Self {
+        Self { core, ticket, admitted, open: true, holds_slot: true, is_eldest: false, watch: Watch::Stack }
+    }
+
+    /// The call succeeded.
+    pub fn succeed(self) {
+        self.resolve(Verdict::Success);
+    }
+
+    /// The call failed.
+    pub fn fail(self) {
+        self.resolve(Verdict::Failure);
+    }
+
+    /// The call says nothing about the dependency.
+    pub fn ignore(self) {
+        self.resolve(Verdict::Ignored);
+    }
+
+    /// Records the verdict on the call.
+    pub fn resolve(mut self, verdict: Verdict) {
+        let elapsed = self.elapsed();
+        self.settle_verdict(verdict, elapsed);
+    }
+
+    /// Nanoseconds since the admission, by a fresh reading of the clock.
+    #[inline]
+    pub(crate) fn elapsed(&self) -> u64 {
+        Stamp::now().nanos_since(self.admitted)
+    }
+
+    pub(crate) fn admitted(&self) -> Stamp {
+        self.admitted
+    }
+
+    #[inline]
+    pub(crate) fn settle_verdict(&mut self, verdict: Verdict, elapsed: u64) {
+        let (outcome, open_for) = match verdict {
+            Verdict::Success => (Outcome::Success, None),
+            Verdict::Failure => (Outcome::Failure, None),
+            Verdict::Ignored => (Outcome::Ignored, None),
+            Verdict::OpenFor(wait) => (Outcome::Failure, Some(saturating_nanos(wait)).filter(|&wait| wait > 0)),
+        };
+        self.settle(outcome, elapsed, open_for);
+    }
+
+    /// Records the outcome, once, and gives everything back. User code (recorders, listeners) comes last.
+    #[inline]
+    pub(crate) fn settle(&mut self, outcome: Outcome, elapsed: u64, open_for: Option<u64>) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let core = &*self.core;
+        let now = self.admitted.plus(elapsed);
+        if let Some(latencies) = &core.latencies {
+            latencies.record(now, elapsed);
+        }
+        let recorded = core.circuit.record(now, self.ticket, Ending { outcome, elapsed, open_for });
+        if self.is_eldest {
+            core.eldest.release();
+        }
+        if self.holds_slot {
+            core.circuit.tally().note_in_flight(core.slots.release());
+        }
+        core.meter.call(outcome, elapsed);
+        if recorded.late {
+            core.meter.late();
+        }
+        if recorded.facts {
+            core.publish();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// The call has to wait: from now on it may be the oldest one in flight.
+    #[inline]
+    pub(crate) fn note_waiting(&mut self) {
+        if !self.is_eldest {
+            self.is_eldest = self.core.eldest.claim(self.admitted);
+        }
+    }
+
+    /// Leaves the slot to work that outlives the call: see [`SlotOfWork`].
+    pub(crate) fn hand_over_slot(&mut self) {
+        self.holds_slot = false;
+    }
+}
+
+impl Drop for Permit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.open {
+            let elapsed = self.elapsed();
+            let panicked = match self.watch {
+                Watch::Stack => std::thread::panicking(),
+                Watch::Idle => false,
+                Watch::UserCode => true,
+            };
+            let outcome = if panicked { Outcome::Panicked } else { self.core.circuit.cancelled(elapsed) };
+            self.settle(outcome, elapsed, None);
+        }
+    }
+}
+
+/// The slot of work that cannot be stopped: it stays taken until the work ends, however long its caller waits.
+#[derive(Debug)]
+pub(crate) struct SlotOfWork(pub(crate) Arc<Core>);
+
+impl Drop for SlotOfWork {
+    fn drop(&mut self) {
+        self.0.circuit.tally().note_in_flight(self.0.slots.release());
+    }
+}

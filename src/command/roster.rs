@@ -1,0 +1,51 @@
+//! The list of commands that are alive.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::core::Core;
+use crate::sync::Mutex;
+
+/// Commands in the order in which they were built. It holds none of them alive: each takes itself off when its last
+/// handle is dropped.
+#[derive(Debug)]
+pub(crate) struct Roster(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    next: u64,
+    commands: BTreeMap<u64, Weak<Core>>,
+}
+
+impl Roster {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Entries::default())))
+    }
+
+    pub(crate) fn global() -> Arc<Self> {
+        static GLOBAL: OnceLock<Arc<Roster>> = OnceLock::new();
+        Arc::clone(GLOBAL.get_or_init(Self::new))
+    }
+
+    /// Puts a command on the list.
+    pub(super) fn enlist(&self, mut core: Core) -> Arc<Core> {
+        let mut entries = self.0.lock();
+        let number = entries.next;
+        entries.next += 1;
+        core.number = number;
+        let core = Arc::new(core);
+        entries.commands.insert(number, Arc::downgrade(&core));
+        core
+    }
+
+    pub(super) fn strike(&self, number: u64) {
+        let struck = self.0.lock().commands.remove(&number);
+        drop(struck);
+    }
+
+    /// Those alive. They are collected before anything is done with them: dropping the last handle of one strikes it,
+    /// which takes the same lock.
+    pub(crate) fn alive(&self) -> Vec<Arc<Core>> {
+        self.0.lock().commands.values().filter_map(Weak::upgrade).collect()
+    }
+}

@@ -1,0 +1,387 @@
+//! The future of one call: breaker, bulkhead, timeout, operation, fallback, in this order.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project::pin_project;
+
+use super::admission::{Admission, Place};
+use super::core::Core;
+use super::fallback::{FallbackSlot, NoFallback, Recover};
+use super::permit::{Permit, Watch};
+use crate::error::{Error, TimedOut};
+use crate::outcome::{Classify, Outcome, Verdict};
+use crate::time::{Timer, saturating_nanos, timer};
+
+/// Something that a command can run: a closure that makes a future, a future, a blocking closure.
+///
+/// Sealed: it is named in the types of futures and has nothing to call.
+pub trait Work: sealed::Work {}
+
+impl<W: sealed::Work> Work for W {}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    pub trait Work {
+        type Ok;
+        type Err;
+        type Future: Future<Output = Result<Self::Ok, Self::Err>>;
+        fn start(self, permit: &mut Permit<'_>) -> Self::Future;
+    }
+}
+
+impl<F, Fut, T, E> sealed::Work for F
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Ok = T;
+    type Err = E;
+    type Future = Fut;
+
+    #[inline]
+    fn start(self, _: &mut Permit<'_>) -> Fut {
+        self()
+    }
+}
+
+/// A future that exists already.
+#[derive(Debug)]
+pub struct Given<Fut>(pub(crate) Fut);
+
+impl<Fut, T, E> sealed::Work for Given<Fut>
+where
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Ok = T;
+    type Err = E;
+    type Future = Fut;
+
+    #[inline]
+    fn start(self, _: &mut Permit<'_>) -> Fut {
+        self.0
+    }
+}
+
+/// Judges by the classifier that the command was built with.
+#[derive(Debug)]
+pub struct ByCommand<'c, C>(pub(crate) &'c C);
+
+impl<T, E, C: Classify<T, E>> Classify<T, E> for ByCommand<'_, C> {
+    #[inline]
+    fn classify(&self, result: &Result<T, E>) -> Verdict {
+        self.0.classify(result)
+    }
+}
+
+/// A call that is guarded by a command: the future of [`Command::run`](crate::Command::run),
+/// [`Guard::guarded_by`](crate::Guard::guarded_by) and [`Command::spawn_blocking`](crate::Command::spawn_blocking),
+/// with options for this call alone.
+///
+/// Nothing happens before the first poll: nothing is admitted, timed, counted or run. A call that is built and never
+/// polled was never made.
+///
+/// # Errors
+///
+/// The three cases of [`Error`]: the operation failed, it took longer than the timeout, it was not started.
+///
+/// # Panics
+///
+/// A panic in the operation, the classifier or the fallback reaches the caller, after it was counted. Polled outside a
+/// tokio runtime, a call panics when it first has to wait and has a timeout, as [`tokio::time::sleep`] does; and a call
+/// panics when it is polled after it has ended.
+///
+/// # Cancel safety
+///
+/// A call may be dropped at any point. Before its first poll it leaves no trace. Waiting for a place, it leaves the
+/// queue. While the operation runs, the operation is dropped and the call counts as cancelled, which is no error of the
+/// dependency and gives a probe's place back. While the fallback runs, the fallback is dropped; the outcome of the call
+/// itself was recorded before.
+#[must_use = "a call does nothing unless it is polled"]
+#[pin_project]
+pub struct Call<'c, W: Work, K, B: Recover<W::Ok, W::Err> = NoFallback> {
+    core: &'c Core,
+    /// Until the operation starts.
+    work: Option<W>,
+    classify: K,
+    fallback: Option<B>,
+    /// In nanoseconds; `None` is the command's own.
+    timeout: Option<u64>,
+    #[pin]
+    state: State<'c, W::Future, B::Future>,
+}
+
+/// Named by what is awaited.
+#[pin_project(project = StateProj)]
+enum State<'c, F, B> {
+    FirstPoll,
+    Slot {
+        place: Place<'c>,
+        /// How long the call may wait for a slot.
+        #[pin]
+        patience: Timer,
+    },
+    Operation {
+        #[pin]
+        operation: F,
+        /// Taken when the operation ends.
+        permit: Option<Permit<'c>>,
+        /// In nanoseconds; `u64::MAX` without.
+        limit: u64,
+        /// Armed when the operation first has to wait: most never do.
+        #[pin]
+        timer: Option<Timer>,
+    },
+    Fallback {
+        #[pin]
+        fallback: B,
+        /// Taken when the fallback ends.
+        slot: Option<FallbackSlot<'c>>,
+    },
+    Ended,
+}
+
+impl<'c, W: Work, K> Call<'c, W, K> {
+    pub(crate) fn new(core: &'c Core, work: W, classify: K) -> Self {
+        Self { core, work: Some(work), classify, fallback: None, timeout: None, state: State::FirstPoll }
+    }
+
+    /// What the caller gets in place of an error. Called at most once, with the error, unless the verdict was
+    /// [`Verdict::Ignored`]; it declines by returning the error.
+    ///
+    /// Fallbacks have their own limit
+    /// ([`max_concurrent_fallbacks`](crate::Config::max_concurrent_fallbacks)), beyond which the caller gets the error,
+    /// and no timeout.
+    ///
+    /// ```
+    /// # use fusebox::{Command, Error};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fusebox::ConfigError> {
+    /// # let pricing = Command::builder("docs.fallback").build()?;
+    /// let price = pricing
+    ///     .run(async || Err::<u32, _>("down"))
+    ///     .fallback(|cause| async move {
+    ///         match cause {
+    ///             Error::Failed("no such sku") => Err(cause), // declined
+    ///             _ => Ok(99),
+    ///         }
+    ///     })
+    ///     .await;
+    /// assert_eq!(price, Ok(99));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fallback<B, Fut>(self, fallback: B) -> Call<'c, W, K, B>
+    where
+        B: FnOnce(Error<W::Err>) -> Fut,
+        Fut: Future<Output = Result<W::Ok, Error<W::Err>>>,
+    {
+        let Self { core, work, classify, timeout, .. } = self;
+        Call { core, work, classify, fallback: Some(fallback), timeout, state: State::FirstPoll }
+    }
+}
+
+impl<'c, W: Work, K, B: Recover<W::Ok, W::Err>> Call<'c, W, K, B> {
+    /// How long this call may take. Zero gives the operation one poll.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(saturating_nanos(limit));
+        self
+    }
+
+    /// Lets this call take as long as it likes.
+    pub fn no_timeout(mut self) -> Self {
+        self.timeout = Some(u64::MAX);
+        self
+    }
+
+    /// Judges this call's result in place of the command's classifier.
+    ///
+    /// ```
+    /// # use fusebox::{Command, Verdict};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fusebox::ConfigError> {
+    /// # let pricing = Command::builder("docs.classify").build()?;
+    /// let found = pricing
+    ///     .run(async || Err::<u32, _>(404))
+    ///     .classify(|result| match result {
+    ///         Err(404) => Verdict::Ignored,
+    ///         Err(_) => Verdict::Failure,
+    ///         Ok(_) => Verdict::Success,
+    ///     })
+    ///     .await;
+    /// assert_eq!(pricing.snapshot().lifetime().get("ignored"), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn classify<F>(self, classify: F) -> Call<'c, W, F, B>
+    where
+        F: Fn(&Result<W::Ok, W::Err>) -> Verdict,
+    {
+        let Self { core, work, fallback, timeout, .. } = self;
+        Call { core, work, classify, fallback, timeout, state: State::FirstPoll }
+    }
+}
+
+impl<W, K, B> Future for Call<'_, W, K, B>
+where
+    W: Work,
+    K: Classify<W::Ok, W::Err>,
+    B: Recover<W::Ok, W::Err>,
+{
+    type Output = Result<W::Ok, Error<W::Err>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let core = *this.core;
+        // Each turn leaves one state, with an error to recover from or by `continue`.
+        loop {
+            let cause = match this.state.as_mut().project() {
+                StateProj::FirstPoll => {
+                    let limit = this.timeout.unwrap_or_else(|| core.timeout());
+                    match core.admit_or_wait(limit) {
+                        Admission::Admitted(permit) => {
+                            this.state.set(start(this.work, permit, limit));
+                            continue;
+                        }
+                        Admission::InLine(place, patience) => {
+                            this.state.set(State::Slot { place, patience });
+                            continue;
+                        }
+                        Admission::Refused(rejected) => {
+                            this.state.set(State::Ended);
+                            Error::Rejected(rejected)
+                        }
+                    }
+                }
+                StateProj::Slot { place, patience } => {
+                    let limit = this.timeout.unwrap_or_else(|| core.timeout());
+                    let admitted = ready!(place.poll(patience, limit, cx));
+                    this.state.set(State::Ended);
+                    match admitted {
+                        Ok(permit) => {
+                            this.state.set(start(this.work, permit, limit));
+                            continue;
+                        }
+                        Err(rejected) => Error::Rejected(rejected),
+                    }
+                }
+                StateProj::Operation { operation, permit, limit, timer } => {
+                    let limit = *limit;
+                    let running = permit.as_mut().expect("held until the operation ends");
+                    running.watch(Watch::UserCode);
+                    let ended = drive(operation, timer, this.classify, running, limit, cx);
+                    let Poll::Ready(ended) = ended else {
+                        running.watch(Watch::Idle);
+                        return Poll::Pending;
+                    };
+                    let elapsed = running.elapsed();
+                    let mut permit = permit.take().expect("held until now");
+                    // The operation goes before its slot does, so that the limit holds for what it held too.
+                    this.state.set(State::Ended);
+                    match ended {
+                        None => {
+                            permit.settle(Outcome::TimedOut, elapsed, None);
+                            Error::TimedOut(TimedOut::new(core.name, nanos(limit), nanos(elapsed)))
+                        }
+                        Some((result, verdict)) => {
+                            permit.settle_verdict(verdict, elapsed);
+                            match result {
+                                Err(error) if verdict != Verdict::Ignored => Error::Failed(error),
+                                other => return Poll::Ready(other.map_err(Error::Failed)),
+                            }
+                        }
+                    }
+                }
+                StateProj::Fallback { fallback, slot } => {
+                    let running = slot.as_mut().expect("held until the fallback ends");
+                    running.in_user_code = true;
+                    let ended = fallback.poll(cx);
+                    running.in_user_code = false;
+                    let result = ready!(ended);
+                    let slot = slot.take().expect("held until now");
+                    this.state.set(State::Ended);
+                    slot.resolve(result.is_ok());
+                    return Poll::Ready(result);
+                }
+                StateProj::Ended => panic!("a `Call` was polled after it had ended"),
+            };
+            match recover(core, this.fallback.take(), cause) {
+                Ok(fallback) => this.state.set(fallback),
+                Err(cause) => return Poll::Ready(Err(cause)),
+            }
+        }
+    }
+}
+
+/// Starts the operation. A panic in making it is the operation's.
+#[inline]
+fn start<'c, W: Work, B>(work: &mut Option<W>, mut permit: Permit<'c>, limit: u64) -> State<'c, W::Future, B> {
+    let work = work.take().expect("an operation is started once");
+    permit.watch(Watch::UserCode);
+    let operation = work.start(&mut permit);
+    permit.watch(Watch::Idle);
+    State::Operation { operation, permit: Some(permit), limit, timer: None }
+}
+
+/// Polls the operation, and its timer only if it has to wait. `None` is a timeout.
+#[inline]
+fn drive<F, T, E>(
+    operation: Pin<&mut F>,
+    mut timer: Pin<&mut Option<Timer>>,
+    classify: &impl Classify<T, E>,
+    permit: &mut Permit<'_>,
+    limit: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Option<(Result<T, E>, Verdict)>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    if let Poll::Ready(result) = operation.poll(cx) {
+        let verdict = classify.classify(&result);
+        return Poll::Ready(Some((result, verdict)));
+    }
+    permit.note_waiting();
+    if limit == u64::MAX {
+        return Poll::Pending;
+    }
+    if timer.is_none() {
+        timer.set(Some(self::timer(permit.admitted(), limit)));
+    }
+    let timer = timer.as_pin_mut().expect("it was just armed");
+    timer.poll(cx).map(|()| None)
+}
+
+/// Starts the fallback, or gives the cause back: there is none, or no slot for it.
+fn recover<'c, F, T, E, B: Recover<T, E>>(
+    core: &'c Core,
+    fallback: Option<B>,
+    cause: Error<E>,
+) -> Result<State<'c, F, B::Future>, Error<E>> {
+    let Some(fallback) = fallback else { return Err(cause) };
+    let Some(mut slot) = FallbackSlot::take(core) else { return Err(cause) };
+    slot.in_user_code = true;
+    let fallback = fallback.recover(cause);
+    slot.in_user_code = false;
+    Ok(State::Fallback { fallback, slot: Some(slot) })
+}
+
+fn nanos(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos)
+}
+
+impl<W: Work, K, B: Recover<W::Ok, W::Err>> fmt::Debug for Call<'_, W, K, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::FirstPoll => "not polled",
+            State::Slot { .. } => "waiting for a place",
+            State::Operation { .. } => "running",
+            State::Fallback { .. } => "falling back",
+            State::Ended => "ended",
+        };
+        f.debug_struct("Call").field("command", &self.core.name).field("state", &state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! What can be seen of a command at one moment.
+
+use std::time::Duration;
+
+use super::core::Core;
+use crate::breaker::machine::Override;
+use crate::breaker::state::{Forced, State};
+use crate::config::Config;
+use crate::name::Name;
+use crate::observe::meter::FallbackOutcome;
+use crate::time::Stamp;
+use crate::window::counts::{Counts, Health};
+use crate::window::latency::Latency;
+
+/// A command at one moment: plain data, which no later call changes.
+///
+/// ```
+/// use fusebox::{Command, State};
+///
+/// let command = Command::builder("inventory").group("shop").build()?;
+/// command.run_sync(|| Err::<(), _>("down")).ok();
+///
+/// let s = command.snapshot();
+/// assert_eq!((s.command(), s.group(), s.state()), ("inventory", Some("shop"), State::Closed));
+/// assert_eq!((s.window().errors(), s.window().total(), s.error_rate()), (1, 1, Some(1.0)));
+/// assert_eq!((s.in_flight(), s.limit(), s.retry_after()), (0, Some(100), None));
+/// # Ok::<(), fusebox::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    command: Name,
+    group: Option<Name>,
+    state: State,
+    generation: u64,
+    window: Counts,
+    span: Duration,
+    lifetime: Counts,
+    health: Health,
+    late: u64,
+    latency: Latency,
+    in_flight: u32,
+    peak: u32,
+    queued: u32,
+    limit: Option<u32>,
+    retry_after: Option<Duration>,
+    oldest_in_flight: Option<Duration>,
+    hold: Option<Hold>,
+    fallbacks: FallbackCounts,
+    config: Config,
+}
+
+/// An operator's hold on a circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hold {
+    /// Which way.
+    pub forced: Forced,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// How long it has left; `None` without an expiry.
+    pub expires_in: Option<Duration>,
+}
+
+/// How fallbacks ended, over the life of a command, and how many run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FallbackCounts {
+    /// They gave a value.
+    pub success: u64,
+    /// They returned an error, the cause included, or panicked.
+    pub failure: u64,
+    /// They were not run: too many were running.
+    pub rejected: u64,
+    /// They are running now.
+    pub in_flight: usize,
+}
+
+impl Snapshot {
+    pub(super) fn of(core: &Core) -> Self {
+        let now = Stamp::now();
+        let view = core.circuit.view(now);
+        let in_flight = core.slots.in_flight();
+        let hold = view.hold.map(|(forced, Override { reason, until })| Hold {
+            forced,
+            reason,
+            expires_in: (until != Stamp::NEVER).then(|| until.since(now)),
+        });
+        let ended = |outcome| core.fallbacks.ended(outcome);
+        Self {
+            command: core.name,
+            group: core.group,
+            state: view.state,
+            generation: view.generation,
+            window: view.window,
+            span: view.span,
+            lifetime: view.lifetime,
+            health: view.health,
+            late: view.late,
+            latency: core.latencies.as_ref().map(|latencies| latencies.summary(now)).unwrap_or_default(),
+            in_flight,
+            peak: view.peak.max(in_flight),
+            queued: core.slots.waiting(),
+            limit: core.slots.limit(),
+            retry_after: view.wait,
+            oldest_in_flight: core.eldest.age(now),
+            hold,
+            fallbacks: FallbackCounts {
+                success: ended(FallbackOutcome::Success),
+                failure: ended(FallbackOutcome::Failure),
+                rejected: ended(FallbackOutcome::Rejected),
+                in_flight: core.fallbacks.slots.in_flight() as usize,
+            },
+            config: core.config(),
+        }
+    }
+
+    /// Name of the command.
+    pub fn command(&self) -> &'static str {
+        self.command.as_str()
+    }
+
+    /// Its group, if it has one.
+    pub fn group(&self) -> Option<&'static str> {
+        self.group.map(Name::as_str)
+    }
+
+    /// What the circuit did with a call at this moment.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How often the circuit has begun anew; grows with each change of its state.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Calls by outcome in the rolling window, whatever the circuit has been through meanwhile. With
+    /// [`last_calls`](crate::Breaker::last_calls) the outcomes that count are those of the last n calls, and the
+    /// others, which no such window holds, those of the last 10 seconds.
+    pub fn window(&self) -> Counts {
+        self.window
+    }
+
+    /// The longest that the rolling window spans in time.
+    pub fn window_span(&self) -> Duration {
+        self.span
+    }
+
+    /// Calls by outcome since the command was built. Never shrinks.
+    pub fn lifetime(&self) -> Counts {
+        self.lifetime
+    }
+
+    /// Errors by total in the rolling window, in [0, 1]; `None` without calls.
+    pub fn error_rate(&self) -> Option<f64> {
+        self.window.error_rate()
+    }
+
+    /// What the circuit judges by: the calls in the window that count and that were admitted since its state last
+    /// changed.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Calls that ended after the circuit had changed the state in which they were admitted, over the life of the
+    /// command. They are counted by their outcome and decide nothing.
+    pub fn late_outcomes(&self) -> u64 {
+        self.late
+    }
+
+    /// How long operations took; empty with [`no_latency`](Config::no_latency).
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight as usize
+    }
+
+    /// Most calls in flight at once in the rolling window.
+    pub fn peak_in_flight(&self) -> usize {
+        self.peak as usize
+    }
+
+    /// Calls that wait for a slot.
+    pub fn queue_length(&self) -> usize {
+        self.queued as usize
+    }
+
+    /// Most calls that may be in flight; `None` without a limit.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.map(|limit| limit as usize)
+    }
+
+    /// How long calls will be refused; `None` when they are not, or not by the clock.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Age of the oldest call in flight that is known: see [`Report`](crate::Report::oldest_in_flight).
+    pub fn oldest_in_flight(&self) -> Option<Duration> {
+        self.oldest_in_flight
+    }
+
+    /// The override in force, if there is one.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// How fallbacks ended.
+    pub fn fallbacks(&self) -> FallbackCounts {
+        self.fallbacks
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}

@@ -1,0 +1,182 @@
+//! The configuration of a command, as data: the builder fills it, a snapshot shows it, `reconfigure` changes it.
+
+use std::time::Duration;
+
+use crate::breaker::config::{Breaker, Rules};
+use crate::bulkhead::{self, Bulkhead, Capacity};
+use crate::error::{ConfigError, Problems};
+use crate::observe::event::Change;
+use crate::time::saturating_nanos;
+
+/// The settings of a command. Plain data with consuming setters.
+///
+/// | setting | default | unit and range |
+/// |---|---|---|
+/// | [`timeout`](Self::timeout) | 1 s | longer than 0; [`no_timeout`](Self::no_timeout) |
+/// | [`max_concurrent`](Self::max_concurrent), [`bulkhead`](Self::bulkhead) | 100, no queue | 1 to 16,777,214 calls; [`unlimited`](Self::unlimited) |
+/// | [`breaker`](Self::breaker) | see [`Breaker`] | |
+/// | [`max_concurrent_fallbacks`](Self::max_concurrent_fallbacks) | 100 | 1 to 16,777,214 calls |
+/// | [`latency_window`](Self::latency_window) | 60 s | longer than 0; [`no_latency`](Self::no_latency) |
+///
+/// ```
+/// use std::time::Duration;
+/// use fusebox::{Command, Config};
+///
+/// let command = Command::builder("ledger").timeout(Duration::from_millis(300)).build()?;
+/// let config: Config = command.snapshot().config().clone();
+/// assert_eq!(config.timeout, Some(Duration::from_millis(300)));
+/// assert_eq!(config.max_concurrent_fallbacks, 100);
+/// # Ok::<(), fusebox::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a configuration does nothing until a command has it"]
+#[non_exhaustive]
+pub struct Config {
+    /// How long one attempt may take; `None` without a limit.
+    pub timeout: Option<Duration>,
+    /// How many calls may be in flight; `None` without a limit.
+    pub bulkhead: Option<Bulkhead>,
+    /// When the circuit opens and closes.
+    pub breaker: Breaker,
+    /// How many fallbacks may run at once.
+    pub max_concurrent_fallbacks: usize,
+    /// What latency percentiles are taken over; `None` keeps none. Cannot be changed live.
+    pub latency_window: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timeout: Some(Duration::from_secs(1)),
+            bulkhead: Some(Bulkhead::new(100)),
+            breaker: Breaker::default(),
+            max_concurrent_fallbacks: 100,
+            latency_window: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Config {
+    /// How long one attempt may take, longer than 0. It starts with the admission, is checked whenever the operation is
+    /// not ready, and does not cover the fallback. Beyond 584 years it is no limit.
+    pub fn timeout(self, limit: Duration) -> Self {
+        Self { timeout: Some(limit), ..self }
+    }
+
+    /// Lets attempts take as long as they like.
+    pub fn no_timeout(self) -> Self {
+        Self { timeout: None, ..self }
+    }
+
+    /// At most `limit` calls in flight; the next is refused at once. Short for `bulkhead(Bulkhead::new(limit))`.
+    pub fn max_concurrent(self, limit: usize) -> Self {
+        self.bulkhead(Bulkhead::new(limit))
+    }
+
+    /// Any number of calls in flight. They are still counted.
+    pub fn unlimited(self) -> Self {
+        Self { bulkhead: None, ..self }
+    }
+
+    /// A limit on calls in flight, with a queue if the bulkhead has one.
+    pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
+        Self { bulkhead: Some(bulkhead), ..self }
+    }
+
+    /// When the circuit opens and closes.
+    pub fn breaker(self, breaker: Breaker) -> Self {
+        Self { breaker, ..self }
+    }
+
+    /// At most `limit` fallbacks at once; beyond that a caller gets the error that the fallback was for.
+    pub fn max_concurrent_fallbacks(self, limit: usize) -> Self {
+        Self { max_concurrent_fallbacks: limit, ..self }
+    }
+
+    /// What latency percentiles are taken over, longer than 0. Fixed when the command is built.
+    pub fn latency_window(self, length: Duration) -> Self {
+        Self { latency_window: Some(length), ..self }
+    }
+
+    /// Keeps no latency figures, which saves about 3.5 KiB per command.
+    pub fn no_latency(self) -> Self {
+        Self { latency_window: None, ..self }
+    }
+
+    /// Checks everything and gives the form that calls use.
+    pub(crate) fn check(&self, problems: &mut Problems) -> Settings {
+        let timeout = self.timeout.map_or(u64::MAX, |limit| {
+            problems.require(!limit.is_zero(), "timeout", || format!("{limit:?}"), "longer than 0");
+            saturating_nanos(limit)
+        });
+        let field = if self.bulkhead.is_some_and(|bulkhead| bulkhead.queue.is_some()) {
+            "bulkhead.limit"
+        } else {
+            "max_concurrent"
+        };
+        Settings {
+            timeout,
+            capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
+            rules: self.breaker.check(problems),
+            fallbacks: Capacity::of(bulkhead::limit(
+                problems,
+                "max_concurrent_fallbacks",
+                self.max_concurrent_fallbacks,
+            )),
+            latency_window: self.latency_window.map(|length| problems.span("latency_window", length)),
+        }
+    }
+
+    /// The checked form of a successor of `self`.
+    pub(crate) fn succeed(&self, next: &Self) -> Result<Settings, ConfigError> {
+        let mut problems = Problems::default();
+        let settings = next.check(&mut problems);
+        problems.require(
+            next.latency_window == self.latency_window,
+            "latency_window",
+            || format!("{:?}", next.latency_window),
+            "what the command was built with: it cannot be changed live",
+        );
+        problems.finish().map(|()| settings)
+    }
+
+    /// What `next` changes.
+    pub(crate) fn changes(&self, next: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        macro_rules! compare {
+            ($($name:literal: $($field:ident).+),* $(,)?) => {
+                $(if self.$($field).+ != next.$($field).+ {
+                    changes.push(Change::new($name, &self.$($field).+, &next.$($field).+));
+                })*
+            };
+        }
+        compare! {
+            "timeout": timeout,
+            "bulkhead": bulkhead,
+            "breaker.error_rate": breaker.error_rate,
+            "breaker.min_calls": breaker.min_calls,
+            "breaker.window": breaker.window,
+            "breaker.open_for": breaker.open_for,
+            "breaker.growth": breaker.growth,
+            "breaker.max_open": breaker.max_open,
+            "breaker.jitter": breaker.jitter,
+            "breaker.probes": breaker.probes,
+            "breaker.consecutive_failures": breaker.consecutive_failures,
+            "breaker.slow_calls": breaker.slow_calls,
+            "breaker.count_rejections": breaker.count_rejections,
+            "breaker.count_cancelled_after": breaker.count_cancelled_after,
+            "max_concurrent_fallbacks": max_concurrent_fallbacks,
+        }
+        changes
+    }
+}
+
+/// The checked form of a [`Config`], in nanoseconds; `u64::MAX` is no timeout.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeout: u64,
+    pub(crate) capacity: Capacity,
+    pub(crate) rules: Rules,
+    pub(crate) fallbacks: Capacity,
+    pub(crate) latency_window: Option<u64>,
+}

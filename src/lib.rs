@@ -1,0 +1,68 @@
+//! Hystrix-style commands for async services.
+//!
+//! A [`Command`] wraps a fallible call to something that can break: an HTTP or gRPC service, a database, a queue. It
+//! tracks the error rate in a rolling window and opens a circuit, caps concurrency, enforces a timeout, runs a
+//! fallback, and tells dashboards what it sees.
+//!
+//! ```
+//! use std::time::Duration;
+//! use fusebox::{Breaker, Command, Guard};
+//!
+//! # async fn price(sku: &str) -> Result<u32, std::io::Error> { Ok(sku.len() as u32) }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Once: a plain value, cheap to clone; clones share one circuit.
+//! let pricing = Command::builder("pricing.fetch")
+//!     .timeout(Duration::from_millis(250))
+//!     .max_concurrent(64)
+//!     .breaker(Breaker::error_rate(0.5).open_for(Duration::from_secs(5)))
+//!     .build()?;
+//!
+//! // As a function: the closure is called only if the call is admitted.
+//! let a = pricing.run(|| price("A-1")).await?;
+//!
+//! // As a combinator, with a fallback for whatever goes wrong.
+//! let b = price("B-22").guarded_by(&pricing).fallback(async |_| Ok(0)).await?;
+//! # assert_eq!((a, b), (3, 4));
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+mod breaker;
+mod bulkhead;
+mod command;
+mod config;
+mod error;
+mod ext;
+mod name;
+mod observe;
+mod outcome;
+mod registry;
+#[allow(clippy::disallowed_types, reason = "the door to locks")]
+mod sync;
+#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the door to clocks")]
+mod time;
+mod window;
+
+pub use breaker::config::{Breaker, Window};
+pub use breaker::state::{Cause, Forced, State};
+pub use bulkhead::Bulkhead;
+pub use command::Command;
+pub use command::blocking::{Blocking, Running};
+pub use command::builder::Builder;
+pub use command::fallback::{NoFallback, Recover};
+pub use command::permit::Permit;
+pub use command::run::{ByCommand, Call, Given, Work};
+pub use command::snapshot::{FallbackCounts, Hold, Snapshot};
+pub use config::Config;
+pub use error::{ConfigError, Error, Problem, Reason, Rejected, TimedOut};
+pub use ext::Guard;
+pub use observe::bus::Events;
+pub use observe::event::{Change, Event, Report, Transition};
+pub use observe::meter::DURATION_BUCKETS;
+pub use outcome::{ByResult, Classify, Outcome, Verdict};
+pub use registry::Registry;
+pub use window::counts::{Counts, Health};
+pub use window::latency::Latency;

@@ -1,0 +1,68 @@
+//! Names of commands and groups: checked once, then free to copy.
+//!
+//! A name goes into metric labels, JSON, HTML and every error, so it is limited to characters that are inert in all
+//! of them. An error must carry the name without an allocation and without touching a shared reference count (on two
+//! threads that alone costs more than the rest of a refusal), so each distinct name is kept for the life of the
+//! process. Take names from a fixed set, as for any metric label; never build one from user input.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use crate::error::{ConfigError, Problems};
+use crate::sync::Mutex;
+
+/// The longest name, in bytes.
+const MAX_LEN: usize = 128;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Name(&'static str);
+
+impl Name {
+    /// Checks `text` and interns it. `field` is what a [`ConfigError`] calls it.
+    pub(crate) fn new(field: &'static str, text: &str) -> Result<Self, ConfigError> {
+        let inert = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
+        let mut problems = Problems::default();
+        problems.require(
+            (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(inert),
+            field,
+            || shown(text),
+            "1 to 128 characters out of A-Z a-z 0-9 _ . : / -",
+        );
+        problems.finish()?;
+        Ok(intern(text))
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.0, f)
+    }
+}
+
+fn intern(text: &str) -> Name {
+    static NAMES: std::sync::OnceLock<Mutex<HashSet<&'static str>>> = std::sync::OnceLock::new();
+    let mut names = NAMES.get_or_init(|| Mutex::new(HashSet::new())).lock();
+    if let Some(&known) = names.get(text) {
+        return Name(known);
+    }
+    let kept: &'static str = Box::leak(text.into());
+    names.insert(kept);
+    Name(kept)
+}
+
+/// A refused name, quoted with its oddities escaped, and cut: it may be megabytes long.
+fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(32).collect();
+    let more = if cut.len() < text.len() { format!(" ... ({} bytes)", text.len()) } else { String::new() };
+    format!("{cut:?}{more}")
+}

@@ -1,0 +1,212 @@
+//! Events: what happened to a circuit, why, and what it had seen.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::breaker::state::{Cause, Forced, State};
+use crate::window::counts::{Counts, Health};
+
+/// Something that happened to a command. `Display` puts it in one line.
+///
+/// Events of one command are delivered in order and exactly once, after every lock is released.
+///
+/// ```
+/// use futures::StreamExt;
+/// use fusebox::{Command, Event, State};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fusebox::ConfigError> {
+/// let vendor = Command::builder("vendor").build()?;
+/// let mut events = vendor.subscribe();
+/// vendor.force_open("maintenance", None);
+///
+/// let Some(Event::OverrideSet { reason, .. }) = events.next().await else { panic!() };
+/// assert_eq!(reason, "maintenance");
+/// let Some(Event::Transition(transition)) = events.next().await else { panic!() };
+/// assert_eq!((transition.from, transition.to), (State::Closed, State::ForcedOpen));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The circuit changed its state.
+    Transition(Transition),
+    /// An operator forced the circuit open or closed.
+    #[non_exhaustive]
+    OverrideSet {
+        /// Name of the command.
+        command: &'static str,
+        /// Which way.
+        forced: Forced,
+        /// Why, in the operator's words.
+        reason: String,
+        /// When it ends by itself.
+        until: Option<SystemTime>,
+        /// When it was set.
+        at: SystemTime,
+    },
+    /// An override ended.
+    #[non_exhaustive]
+    OverrideCleared {
+        /// Name of the command.
+        command: &'static str,
+        /// Which one.
+        forced: Forced,
+        /// Why it had been set.
+        reason: String,
+        /// Whether it ran out, rather than being lifted.
+        expired: bool,
+        /// When. An expiry is noticed by the first call after it.
+        at: SystemTime,
+    },
+    /// The configuration was changed live.
+    #[non_exhaustive]
+    Reconfigured {
+        /// Name of the command.
+        command: &'static str,
+        /// What changed.
+        changes: Vec<Change>,
+        /// When.
+        at: SystemTime,
+    },
+    /// A probe did not end within its lease, and another call took its place.
+    #[non_exhaustive]
+    LeaseExpired {
+        /// Name of the command.
+        command: &'static str,
+        /// Generation of the half-open episode.
+        generation: u64,
+        /// When the place was taken.
+        at: SystemTime,
+    },
+    /// This subscriber was too slow, and so many events before the next one were dropped for it.
+    Missed(u64),
+}
+
+/// A change of state that explains itself.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Transition {
+    /// Name of the command.
+    pub command: &'static str,
+    /// Its group, if it has one.
+    pub group: Option<&'static str>,
+    /// The state before.
+    pub from: State,
+    /// The state since.
+    pub to: State,
+    /// Which rule or action it was.
+    pub cause: Cause,
+    /// When, by the wall clock.
+    pub at: SystemTime,
+    /// The generation that began: it grows with each change, so transitions of one command can be told apart and
+    /// ordered.
+    pub generation: u64,
+    /// What the circuit had seen.
+    pub report: Report,
+}
+
+/// What a circuit had seen when it changed its state.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What it judged by.
+    pub health: Health,
+    /// Calls by outcome in the rolling window.
+    pub window: Counts,
+    /// The longest that this window spans.
+    pub span: Duration,
+    /// Median latency over the latency window.
+    pub p50: Option<Duration>,
+    /// 99th percentile of the latency.
+    pub p99: Option<Duration>,
+    /// Age of the oldest call in flight that is known. One long call at a time is tracked, so an older one may exist
+    /// for as long as the tracked one lasts.
+    pub oldest_in_flight: Option<Duration>,
+    /// How long calls will be refused; `None` when they are not, or not by the clock.
+    pub wait: Option<Duration>,
+}
+
+/// One setting that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The setting, as a path.
+    pub field: &'static str,
+    /// Its value before.
+    pub before: String,
+    /// Its value since.
+    pub after: String,
+}
+
+impl Change {
+    pub(crate) fn new(field: &'static str, before: &impl fmt::Debug, after: &impl fmt::Debug) -> Self {
+        Self { field, before: format!("{before:?}"), after: format!("{after:?}") }
+    }
+}
+
+impl Event {
+    /// Name of the command; `None` for [`Event::Missed`].
+    pub fn command(&self) -> Option<&'static str> {
+        match self {
+            Self::Transition(transition) => Some(transition.command),
+            Self::OverrideSet { command, .. }
+            | Self::OverrideCleared { command, .. }
+            | Self::Reconfigured { command, .. }
+            | Self::LeaseExpired { command, .. } => Some(command),
+            Self::Missed(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transition(transition) => transition.fmt(f),
+            Self::OverrideSet { command, forced, reason, until, at } => {
+                write!(f, "{command}: {} by an operator: {reason}", forced.state())?;
+                match until.and_then(|until| until.duration_since(*at).ok()) {
+                    Some(left) => write!(f, " (for {left:?})"),
+                    None => Ok(()),
+                }
+            }
+            Self::OverrideCleared { command, forced, reason, expired, .. } => {
+                let how = if *expired { "expired" } else { "was lifted" };
+                write!(f, "{command}: {} {how} (it was: {reason})", forced.state())
+            }
+            Self::Reconfigured { command, changes, .. } => {
+                write!(f, "{command}: reconfigured")?;
+                changes.iter().try_for_each(|c| write!(f, "; {} {} -> {}", c.field, c.before, c.after))
+            }
+            Self::LeaseExpired { command, generation, .. } => {
+                write!(f, "{command}: a probe of generation {generation} was given up; another call takes its place")
+            }
+            Self::Missed(count) => write!(f, "{count} events were missed"),
+        }
+    }
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, from, to, cause, report, .. } = self;
+        write!(f, "{command}: {from} -> {to}: {cause}")?;
+        let health = report.health;
+        if health.total > 0 {
+            write!(f, "; {} errors in {} calls", health.errors, health.total)?;
+            if health.slow > 0 {
+                write!(f, ", {} slow", health.slow)?;
+            }
+        }
+        if let (Some(p50), Some(p99)) = (report.p50, report.p99) {
+            write!(f, "; p50 {p50:.1?}, p99 {p99:.1?}")?;
+        }
+        if let Some(age) = report.oldest_in_flight {
+            write!(f, "; oldest in flight {age:.1?}")?;
+        }
+        match report.wait {
+            Some(wait) => write!(f, "; next probe in {wait:.1?}"),
+            None => Ok(()),
+        }
+    }
+}

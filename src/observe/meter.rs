@@ -1,0 +1,290 @@
+//! The only file that names the `metrics` facade.
+//!
+//! A handle belongs to the recorder that made it, and one that was made before any recorder was installed is dead for
+//! ever. So each command keeps its handles together with the address of the recorder they came from, looks at the
+//! current recorder on every call (about 2 ns), and makes new handles when it sees another. Installing a recorder late
+//! loses what was before it and nothing after, and `metrics::with_local_recorder` works as anywhere else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+
+use crate::breaker::state::State;
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+/// Buckets, in seconds, that suit `fusebox_call_duration_seconds`.
+///
+/// Exporters render histograms as summaries unless they are told the buckets. With `metrics-exporter-prometheus`:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+///
+/// let builder = PrometheusBuilder::new()
+///     .set_buckets_for_metric(Matcher::Full("fusebox_call_duration_seconds".into()), &fusebox::DURATION_BUCKETS)?;
+/// # let _ = builder.build_recorder();
+/// # Ok(())
+/// # }
+/// ```
+pub const DURATION_BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How a fallback ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FallbackOutcome {
+    Success,
+    Failure,
+    Rejected,
+}
+
+impl FallbackOutcome {
+    pub(crate) const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Rejected];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Figures that are sampled, not counted.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) state: State,
+    pub(crate) in_flight: u32,
+    pub(crate) limit: Option<u32>,
+    pub(crate) queue_length: u32,
+    pub(crate) window_calls: u64,
+    pub(crate) window_error_ratio: f64,
+    pub(crate) error_rate: Option<f64>,
+    pub(crate) min_calls: u32,
+    pub(crate) open_for: Duration,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The metrics of one command.
+pub(crate) struct Meter {
+    command: Name,
+    group: Option<Name>,
+    /// The circuit's state, as an index into [`State::ALL`], for a recorder that comes late.
+    state: AtomicUsize,
+    /// The first two recorders seen: none and the one that is installed late, as a rule. Read without a lock.
+    first: OnceLock<Box<Handles>>,
+    second: OnceLock<Box<Handles>>,
+    /// The last one seen, where there were more.
+    later: Mutex<Option<Arc<Handles>>>,
+}
+
+/// What calls use.
+struct Handles {
+    recorder: usize,
+    calls: [Counter; Outcome::COUNT],
+    /// Success, failure, timed out.
+    durations: [Histogram; 3],
+    fallbacks: [Counter; 3],
+    late: Counter,
+}
+
+impl Meter {
+    pub(crate) fn new(command: Name, group: Option<Name>) -> Self {
+        let (first, second, later) = (OnceLock::new(), OnceLock::new(), Mutex::new(None));
+        Self { command, group, state: AtomicUsize::new(State::Closed as usize), first, second, later }
+    }
+
+    /// Counts a call, and its duration in nanoseconds if it ran to an end.
+    #[inline]
+    pub(crate) fn call(&self, outcome: Outcome, elapsed: u64) {
+        self.with(|handles| {
+            handles.calls[outcome as usize].increment(1);
+            let duration = match outcome {
+                Outcome::Success => &handles.durations[0],
+                Outcome::Failure => &handles.durations[1],
+                Outcome::TimedOut => &handles.durations[2],
+                _ => return,
+            };
+            duration.record(elapsed as f64 * 1e-9);
+        });
+    }
+
+    pub(crate) fn late(&self) {
+        self.with(|handles| handles.late.increment(1));
+    }
+
+    pub(crate) fn fallback(&self, outcome: FallbackOutcome) {
+        self.with(|handles| handles.fallbacks[outcome as usize].increment(1));
+    }
+
+    pub(crate) fn transition(&self, from: State, to: State, cause: &'static str) {
+        self.state.store(to as usize, Ordering::Relaxed);
+        self.guarded(|recorder| {
+            let labels = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
+            self.counter(recorder, "fusebox_transitions_total", &labels).increment(1);
+            self.state(recorder);
+        });
+    }
+
+    pub(crate) fn reload(&self, applied: bool) {
+        self.guarded(|recorder| {
+            for (outcome, hit) in [("applied", applied), ("rejected", !applied)] {
+                let counter = self.counter(recorder, "fusebox_config_reloads_total", &[("outcome", outcome)]);
+                counter.increment(u64::from(hit));
+            }
+        });
+    }
+
+    pub(crate) fn sample(&self, sample: &Sample) {
+        self.state.store(sample.state as usize, Ordering::Relaxed);
+        self.with(|_| ());
+        self.guarded(|recorder| {
+            self.state(recorder);
+            let gauges = [
+                ("fusebox_in_flight", Some(f64::from(sample.in_flight))),
+                ("fusebox_concurrency_limit", sample.limit.map(f64::from)),
+                ("fusebox_queue_length", Some(f64::from(sample.queue_length))),
+                ("fusebox_window_calls", Some(sample.window_calls as f64)),
+                ("fusebox_window_error_ratio", Some(sample.window_error_ratio)),
+                ("fusebox_config_error_rate", sample.error_rate),
+                ("fusebox_config_min_calls", Some(f64::from(sample.min_calls))),
+                ("fusebox_config_open_seconds", Some(sample.open_for.as_secs_f64())),
+                ("fusebox_config_timeout_seconds", sample.timeout.map(|timeout| timeout.as_secs_f64())),
+            ];
+            for (name, value) in gauges {
+                if let Some(value) = value {
+                    self.gauge(recorder, name, &[], value);
+                }
+            }
+        });
+    }
+
+    fn state(&self, recorder: &dyn Recorder) {
+        let current = self.state.load(Ordering::Relaxed);
+        for state in State::ALL {
+            let value = f64::from(u8::from(state as usize == current));
+            self.gauge(recorder, "fusebox_state", &[("state", state.as_str())], value);
+        }
+    }
+
+    /// Runs `act` with the handles of the current recorder. A recorder that panics costs the metric, not the call.
+    #[inline]
+    fn with(&self, act: impl FnOnce(&Handles)) {
+        self.guarded(|recorder| {
+            let address = address(recorder);
+            match self.second.get().or_else(|| self.first.get()) {
+                Some(handles) if handles.recorder == address => act(handles),
+                _ => self.with_another(recorder, address, act),
+            }
+        });
+    }
+
+    #[cold]
+    fn with_another(&self, recorder: &dyn Recorder, address: usize, act: impl FnOnce(&Handles)) {
+        let mut later = self.later.lock();
+        if let Some(handles) = later.as_ref().filter(|handles| handles.recorder == address) {
+            let handles = Arc::clone(handles);
+            drop(later);
+            return act(&handles);
+        }
+        // Recorders are user code: not under the lock.
+        drop(later);
+        let mut fresh = Box::new(self.bind(recorder, address));
+        for place in [&self.first, &self.second] {
+            match place.set(fresh) {
+                Ok(()) => return act(place.get().expect("it was just set")),
+                Err(back) => fresh = back,
+            }
+        }
+        let handles: Arc<Handles> = Arc::from(fresh);
+        later = self.later.lock();
+        let previous = later.replace(Arc::clone(&handles));
+        drop(later);
+        drop(previous);
+        act(&handles);
+    }
+
+    fn guarded(&self, act: impl FnOnce(&dyn Recorder)) {
+        let _ = catch_unwind(AssertUnwindSafe(|| metrics::with_recorder(act)));
+    }
+
+    /// Makes every counter, so that each series exists at 0 from the command's first use.
+    fn bind(&self, recorder: &dyn Recorder, address: usize) -> Handles {
+        describe(recorder);
+        let calls = |outcome: Outcome| self.counter(recorder, "fusebox_calls_total", &[("outcome", outcome.as_str())]);
+        let duration = |outcome: Outcome| {
+            let key = self.key("fusebox_call_duration_seconds", &[("outcome", outcome.as_str())]);
+            recorder.register_histogram(&key, &METADATA)
+        };
+        let fallback = |outcome: FallbackOutcome| {
+            self.counter(recorder, "fusebox_fallbacks_total", &[("outcome", outcome.as_str())])
+        };
+        self.state(recorder);
+        Handles {
+            recorder: address,
+            calls: Outcome::ALL.map(calls),
+            durations: [Outcome::Success, Outcome::Failure, Outcome::TimedOut].map(duration),
+            fallbacks: FallbackOutcome::ALL.map(fallback),
+            late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
+        }
+    }
+
+    fn counter(&self, recorder: &dyn Recorder, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+        recorder.register_counter(&self.key(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, recorder: &dyn Recorder, name: &'static str, labels: &[(&'static str, &'static str)], value: f64) {
+        recorder.register_gauge(&self.key(name, labels), &METADATA).set(value);
+    }
+
+    fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+        let own = [("command", Some(self.command)), ("group", self.group)];
+        let own = own.into_iter().filter_map(|(label, name)| Some(Label::from_static_parts(label, name?.as_str())));
+        let given = labels.iter().map(|(label, value)| Label::from_static_parts(label, value));
+        Key::from_parts(name, own.chain(given).collect::<Vec<_>>())
+    }
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").field("command", &self.command).finish_non_exhaustive()
+    }
+}
+
+static METADATA: Metadata<'static> = Metadata::new("fusebox", Level::INFO, Some("fusebox"));
+
+fn address(recorder: &dyn Recorder) -> usize {
+    std::ptr::from_ref(recorder).cast::<()>().addr()
+}
+
+fn describe(recorder: &dyn Recorder) {
+    let counters = [
+        ("fusebox_calls_total", "Calls by the one outcome each ended in"),
+        ("fusebox_fallbacks_total", "Fallbacks by how they ended"),
+        ("fusebox_transitions_total", "Changes of a circuit's state"),
+        ("fusebox_late_outcomes_total", "Results that came after their circuit had changed its state"),
+        ("fusebox_config_reloads_total", "Live changes of the configuration"),
+    ];
+    for (name, text) in counters {
+        recorder.describe_counter(name.into(), Some(Unit::Count), text.into());
+    }
+    let gauges = [
+        ("fusebox_state", Unit::Count, "1 for the state that the circuit is in, 0 for the others"),
+        ("fusebox_in_flight", Unit::Count, "Calls in flight"),
+        ("fusebox_concurrency_limit", Unit::Count, "Most calls that may be in flight"),
+        ("fusebox_queue_length", Unit::Count, "Calls that wait for a place"),
+        ("fusebox_window_calls", Unit::Count, "Calls that the breaker judges by"),
+        ("fusebox_window_error_ratio", Unit::Count, "Errors among the calls that the breaker judges by"),
+        ("fusebox_config_error_rate", Unit::Count, "Error rate at which the breaker opens"),
+        ("fusebox_config_min_calls", Unit::Count, "Calls that the breaker wants before it judges"),
+        ("fusebox_config_open_seconds", Unit::Seconds, "First wait of an open circuit"),
+        ("fusebox_config_timeout_seconds", Unit::Seconds, "Timeout of a call"),
+    ];
+    for (name, unit, text) in gauges {
+        recorder.describe_gauge(name.into(), Some(unit), text.into());
+    }
+    let text = "Duration of the operation alone, for calls that ran to an end";
+    recorder.describe_histogram("fusebox_call_duration_seconds".into(), Some(Unit::Seconds), text.into());
+}

@@ -1,0 +1,108 @@
+//! Finding commands: those that are alive, and the one of a name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::command::Command;
+use crate::command::builder::Builder;
+use crate::command::roster::Roster;
+use crate::error::ConfigError;
+use crate::sync::Mutex;
+
+/// The commands that are alive. It keeps none of them alive: a command whose last handle is dropped disappears.
+///
+/// Every command is in the [global](Registry::global) registry unless it was built [for another](Builder::registry).
+///
+/// ```
+/// use fusebox::{Command, Registry};
+///
+/// let registry = Registry::new();
+/// let orders = Command::builder("orders").registry(&registry).build()?;
+/// let users = registry.get_or_insert("users", |command| command.max_concurrent(8))?;
+/// let same = registry.get_or_insert("users", |command| command)?;
+/// assert_eq!(same.snapshot().limit(), Some(8));
+///
+/// let names: Vec<_> = registry.commands().iter().map(Command::name).collect();
+/// assert_eq!(names, ["orders", "users"]);
+/// drop(orders);
+/// assert_eq!(registry.commands().len(), 1);
+/// # Ok::<(), fusebox::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Registry {
+    roster: Arc<Roster>,
+    /// Held while a name is looked up and its command made, so that it is made once.
+    making: Arc<Mutex<()>>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self { roster: Roster::new(), making: Arc::new(Mutex::new(())) }
+    }
+
+    /// The registry that every command is in unless it was built for another.
+    pub fn global() -> &'static Self {
+        static GLOBAL: std::sync::OnceLock<Registry> = std::sync::OnceLock::new();
+        GLOBAL.get_or_init(|| Self { roster: Roster::global(), making: Arc::new(Mutex::new(())) })
+    }
+
+    /// The commands that are alive, in the order in which they were built. Names need not be distinct. The handles
+    /// judge by [`ByResult`](crate::ByResult), whatever the command was built with; state and figures are shared.
+    pub fn commands(&self) -> Vec<Command> {
+        self.roster.alive().into_iter().map(Command::of).collect()
+    }
+
+    /// The command of this name that was built first, if one is alive.
+    pub fn get(&self, name: &str) -> Option<Command> {
+        self.commands().into_iter().find(|command| command.name() == name)
+    }
+
+    /// The one command of this name: the one that is alive, or else a new one that `configure` sets up. Threads that
+    /// ask at the same time get the same.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] if the command has to be made and its configuration is out of range.
+    pub fn get_or_insert(
+        &self,
+        name: &str,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Command, ConfigError> {
+        if let Some(found) = self.get(name) {
+            return Ok(found);
+        }
+        // User code runs before the lock is taken, so that it may use the registry itself.
+        let builder = configure(Command::builder(name).registry(self));
+        let _making = self.making.lock();
+        match self.get(name) {
+            Some(found) => Ok(found),
+            None => builder.build(),
+        }
+    }
+
+    /// Brings the sampled metrics of every command up to date; call it before a scrape is answered.
+    pub fn publish(&self) {
+        self.commands().iter().for_each(Command::publish);
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.commands()).finish()
+    }
+}
+
+impl<C> Builder<C> {
+    /// Builds the command for this registry in place of the global one.
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.roster = Arc::clone(&registry.roster);
+        self
+    }
+}

@@ -1,0 +1,137 @@
+//! Readings of ever-growing counters, one per bucket edge.
+//!
+//! With n buckets the ring holds the readings taken at the start of the last n buckets, the running one included. A
+//! rolling sum is "now minus the oldest reading", so it spans between n - 1 and n bucket lengths. Buckets are half-open:
+//! an event at an edge belongs to the bucket that begins there.
+
+use std::time::Duration;
+
+use crate::time::Stamp;
+
+#[derive(Debug)]
+pub(crate) struct Ring<R> {
+    /// Length of a bucket, in nanoseconds.
+    width: u64,
+    /// Where the running bucket ends.
+    edge: Stamp,
+    readings: Box<[R]>,
+    /// Index of the running bucket's reading; the one after it is the oldest.
+    head: usize,
+}
+
+impl<R: Clone> Ring<R> {
+    /// A ring of `buckets` times `width` nanoseconds that starts at `now`, where the counters read `reading`.
+    pub(crate) fn new(now: Stamp, width: u64, buckets: usize, reading: R) -> Self {
+        Self { width, edge: now.plus(width), readings: vec![reading; buckets].into(), head: 0 }
+    }
+
+    /// Where the running bucket ends: nothing rolls before.
+    pub(crate) fn edge(&self) -> Stamp {
+        self.edge
+    }
+
+    /// Closes the buckets that have ended by `now`; `read` gives the counters of this moment.
+    ///
+    /// Buckets that passed unnoticed were idle, or they would have been noticed, so all edges share one reading, and
+    /// a gap of any length costs at most one turn of the ring.
+    pub(crate) fn roll(&mut self, now: Stamp, read: impl FnOnce() -> R) {
+        if now < self.edge {
+            return;
+        }
+        let ended = now.nanos_since(self.edge) / self.width + 1;
+        let reading = read();
+        for _ in 0..ended.min(self.readings.len() as u64) {
+            self.head = (self.head + 1) % self.readings.len();
+            self.readings[self.head] = reading.clone();
+        }
+        self.edge = self.edge.plus(ended.saturating_mul(self.width));
+    }
+
+    /// The reading at the start of the window.
+    pub(crate) fn oldest(&self) -> &R {
+        &self.readings[(self.head + 1) % self.readings.len()]
+    }
+
+    /// The longest that the window spans.
+    pub(crate) fn length(&self) -> Duration {
+        Duration::from_nanos(self.width.saturating_mul(self.readings.len() as u64))
+    }
+
+    /// When [`Ring::oldest`] was taken.
+    pub(crate) fn start(&self) -> Stamp {
+        self.edge.minus(self.width.saturating_mul(self.readings.len() as u64))
+    }
+
+    /// The readings at the edges inside the window, from old to new.
+    pub(crate) fn inner(&self) -> impl Iterator<Item = &R> {
+        let (newer, older) = self.readings.split_at((self.head + 1) % self.readings.len());
+        older.iter().chain(newer).skip(1)
+    }
+
+    /// Forgets everything before this moment.
+    pub(crate) fn clear(&mut self, reading: R) {
+        self.readings.fill(reading);
+    }
+
+    /// Corrects what has been read.
+    pub(crate) fn amend(&mut self, fix: impl FnMut(&mut R)) {
+        self.readings.iter_mut().for_each(fix);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Stamp {
+        Stamp::from_nanos(nanos)
+    }
+
+    /// RN6, RN15: reading alone rolls, and one whole window later nothing is left.
+    #[test]
+    fn a_count_leaves_exactly_one_window_after_its_bucket_began() {
+        let mut ring = Ring::new(at(0), 20, 10, 0_u64);
+        let mut count = 0;
+        for (now, expected) in [(0, 1), (60, 2)] {
+            ring.roll(at(now), || count);
+            count += 1;
+            assert_eq!(count - ring.oldest(), expected);
+        }
+        for (now, expected) in [(199, 2), (200, 1), (259, 1), (260, 0)] {
+            ring.roll(at(now), || count);
+            assert_eq!(count - ring.oldest(), expected, "at {now}");
+        }
+    }
+
+    /// Bugs 39 and T5: idle gaps around every multiple that could alias a slot.
+    #[test]
+    fn no_idle_gap_brings_old_counts_back() {
+        for gap in [1, 9, 10, 11, 20, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, u64::MAX / 40] {
+            let mut ring = Ring::new(at(0), 20, 10, 0_u64);
+            ring.roll(at(20 * gap), || 7);
+            let expected = if gap < 10 { 7 } else { 0 };
+            assert_eq!(7 - ring.oldest(), expected, "after {gap} buckets");
+            assert!(ring.edge() > at(20 * gap) && ring.edge() <= at(20 * gap + 20));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_or_ends_rolls_nothing_twice() {
+        let mut ring = Ring::new(at(1_000), 20, 4, 0_u64);
+        ring.roll(at(0), || unreachable!("nothing has ended"));
+        ring.roll(Stamp::NEVER, || 5);
+        assert_eq!(*ring.oldest(), 5);
+        assert_eq!(ring.edge(), Stamp::NEVER);
+        ring.roll(Stamp::NEVER, || 6);
+    }
+
+    #[test]
+    fn inner_readings_come_from_old_to_new_without_the_oldest() {
+        let mut ring = Ring::new(at(0), 10, 3, 0_u64);
+        for step in 1..=7 {
+            ring.roll(at(10 * step), || step);
+        }
+        assert_eq!((*ring.oldest(), ring.start()), (5, at(50)));
+        assert_eq!(ring.inner().copied().collect::<Vec<_>>(), [6, 7]);
+    }
+}
