@@ -36,12 +36,15 @@ mod command;
 mod config;
 mod error;
 mod ext;
+pub mod guide;
 mod name;
 mod observe;
 mod outcome;
 mod registry;
 #[allow(clippy::disallowed_types, reason = "the door to locks")]
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 #[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the door to clocks")]
 mod time;
 mod window;
@@ -66,3 +69,8 @@ pub use outcome::{ByResult, Classify, Outcome, Verdict};
 pub use registry::Registry;
 pub use window::counts::{Counts, Health};
 pub use window::latency::Latency;
+
+/// The README's examples run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
