@@ -1,9 +1,8 @@
 //! The bulkhead: one slow dependency must not take all of a service's tasks, sockets and memory with it.
 //!
-//! [`Slots`] caps the calls in flight. In-flight calls, waiting calls and the limit share one word, so taking and
-//! returning a slot is one compare-and-swap and the limit is exact under any interleaving, a live change of it
-//! included. A refusal is one load. Calls may wait, first come first served, if a queue is configured: then a returned
-//! slot is handed to the first in line without ever being free, so a newcomer cannot overtake.
+//! [`Slots`] caps the calls in flight, by the word in [`Flow`]: the limit is exact under any interleaving, a live change
+//! of it included, and a refusal is one load. Calls may wait, first come first served, if a queue is configured: while
+//! any do, a slot that is given back goes to the first in line and newcomers get none.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::Problems;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::Mutex;
+use crate::window::flow::{Entered, Flow, Left};
 
 /// How many calls may be in flight, and whether more may wait. Plain data.
 ///
@@ -52,160 +52,119 @@ impl Bulkhead {
     pub(crate) fn check(self, problems: &mut Problems, field: &'static str) -> Capacity {
         let limit = limit(problems, field, self.limit);
         let queue = self.queue.map(|(length, wait)| {
-            let fits = (1..=Word::MAX_WAITING as usize).contains(&length);
-            problems.require(fits, "bulkhead.queue.length", || length, "1 to 65535 calls");
-            (length.min(Word::MAX_WAITING as usize) as u64, problems.span("bulkhead.queue.wait", wait))
+            problems.require((1..=MAX_LINE).contains(&length), "bulkhead.queue.length", || length, "1 to 65535 calls");
+            (length.min(MAX_LINE), problems.span("bulkhead.queue.wait", wait))
         });
         Capacity { limit, queue }
     }
 }
 
 /// A limit on concurrency, checked.
-pub(crate) fn limit(problems: &mut Problems, field: &'static str, limit: usize) -> u64 {
-    let fits = (1..Word::UNLIMITED as usize).contains(&limit);
+pub(crate) fn limit(problems: &mut Problems, field: &'static str, limit: usize) -> u32 {
+    let fits = (1..Flow::UNLIMITED as usize).contains(&limit);
     problems.require(fits, field, || limit, "1 to 16777214 calls");
-    if fits { limit as u64 } else { 1 }
+    if fits { limit as u32 } else { 1 }
 }
+
+/// The longest queue: one that is longer is a leak.
+const MAX_LINE: usize = u16::MAX as usize;
 
 /// The checked form of a [`Bulkhead`], or of none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capacity {
-    limit: u64,
+    limit: u32,
     /// Length, and wait in nanoseconds.
-    pub(crate) queue: Option<(u64, u64)>,
+    pub(crate) queue: Option<(usize, u64)>,
 }
 
 impl Capacity {
-    pub(crate) const UNLIMITED: Self = Self { limit: Word::UNLIMITED, queue: None };
+    pub(crate) const UNLIMITED: Self = Self { limit: Flow::UNLIMITED, queue: None };
 
-    pub(crate) const fn of(limit: u64) -> Self {
+    pub(crate) const fn of(limit: u32) -> Self {
         Self { limit, queue: None }
     }
-}
 
-/// In flight, limit and waiting in 24, 24 and 16 bits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Word(u64);
-
-impl Word {
-    /// Also the most calls that may be in flight without a limit.
-    const UNLIMITED: u64 = (1 << 24) - 1;
-    const MAX_WAITING: u64 = (1 << 16) - 1;
-    const LIMIT: u32 = 24;
-    const WAITING: u32 = 48;
-
-    const fn in_flight(self) -> u64 {
-        self.0 & Self::UNLIMITED
-    }
-
-    const fn limit(self) -> u64 {
-        self.0 >> Self::LIMIT & Self::UNLIMITED
-    }
-
-    const fn waiting(self) -> u64 {
-        self.0 >> Self::WAITING
-    }
-
-    const fn with_limit(self, limit: u64) -> Self {
-        Self(self.0 & !(Self::UNLIMITED << Self::LIMIT) | limit << Self::LIMIT)
-    }
-
-    /// Whether a newcomer may have a slot: there is one, and nobody is in line for it.
-    const fn is_free(self) -> bool {
-        self.in_flight() < self.limit() && self.waiting() == 0
+    fn line_length(self) -> usize {
+        self.queue.map_or(0, |(length, _)| length)
     }
 }
 
 /// The slots of one bulkhead.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    word: AtomicU64,
+    flow: Arc<Flow>,
     line: Mutex<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
     /// Most calls that may wait.
-    length: u64,
+    length: usize,
     waiters: VecDeque<Arc<Waiter>>,
 }
 
 impl Slots {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        let length = capacity.queue.map_or(0, |(length, _)| length);
-        Self {
-            word: AtomicU64::new(Word(0).with_limit(capacity.limit).0),
-            line: Mutex::new(Line { length, waiters: VecDeque::new() }),
-        }
+        let line = Line { length: capacity.line_length(), waiters: VecDeque::new() };
+        Self { flow: Arc::new(Flow::new(capacity.limit)), line: Mutex::new(line) }
     }
 
-    fn load(&self) -> Word {
-        Word(self.word.load(Ordering::Acquire))
+    /// The word that the slots are counted in.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
     }
 
-    fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
-        let swapped = self.word.compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire);
-        swapped.map(drop).map_err(Word)
-    }
-
-    /// Takes a slot if one is free; returns how many calls are in flight with this one. Each `Some` must be followed
-    /// by one [`Slots::release`].
+    /// Takes a slot if one is free. Each that is taken must be followed by one [`Slots::release`], or by a
+    /// [`Flow::leave_good`] and [`Slots::left`].
     #[inline]
-    pub(crate) fn try_acquire(&self) -> Option<u32> {
-        let mut word = self.load();
-        while word.is_free() {
-            match self.swap(word, Word(word.0 + 1)) {
-                Ok(()) => return Some(word.in_flight() as u32 + 1),
-                Err(seen) => word = seen,
+    pub(crate) fn try_acquire(&self) -> bool {
+        match self.flow.try_enter() {
+            Entered::Yes => true,
+            Entered::No => false,
+            Entered::LimitFell => {
+                self.release();
+                false
             }
         }
-        None
     }
 
-    /// Gives a slot back, or hands it to the first in line; returns how many calls were in flight with it.
+    /// Gives a slot back.
     #[inline]
-    pub(crate) fn release(&self) -> u32 {
-        let mut word = self.load();
-        while word.waiting() == 0 {
-            match self.swap(word, Word(word.0 - 1)) {
-                Ok(()) => return word.in_flight() as u32,
-                Err(seen) => word = seen,
-            }
+    pub(crate) fn release(&self) {
+        self.left(self.flow.leave());
+    }
+
+    /// Follows a slot that was given back: it may be for those in line.
+    #[inline]
+    pub(crate) fn left(&self, left: Left) {
+        if left.line {
+            self.serve_line();
         }
-        self.release_to_line()
     }
 
     #[cold]
-    fn release_to_line(&self) -> u32 {
-        let mut line = self.line.lock();
-        let before = Word(self.word.fetch_sub(1, Ordering::AcqRel));
-        let granted = self.grant(&mut line);
-        drop(line);
+    fn serve_line(&self) {
+        let granted = self.grant(&mut self.line.lock());
         granted.into_iter().for_each(Waker::wake);
-        before.in_flight() as u32
     }
 
     /// Takes the slot that is free, or a place in line, or neither.
-    pub(crate) fn acquire_or_wait(self: &Arc<Self>) -> Acquired {
+    pub(crate) fn acquire_or_wait(&self) -> Acquired<'_> {
         let mut line = self.line.lock();
-        let mut word = self.load();
         loop {
-            let to = if word.is_free() {
-                Word(word.0 + 1)
-            } else if word.waiting() < line.length {
-                Word(word.0 + (1 << Word::WAITING))
-            } else {
+            if self.try_acquire() {
+                return Acquired::Slot;
+            }
+            if line.waiters.len() >= line.length {
                 return Acquired::Full;
-            };
-            match self.swap(word, to) {
-                Ok(()) if word.is_free() => return Acquired::Slot(to.in_flight() as u32),
-                Ok(()) => break,
-                Err(seen) => word = seen,
+            }
+            if self.flow.begin_line() {
+                break;
             }
         }
         let waiter = Arc::new(Waiter { place: Mutex::new(Place::InLine(None)) });
         line.waiters.push_back(Arc::clone(&waiter));
-        Acquired::Place(InLine { slots: Arc::clone(self), waiter })
+        Acquired::Place(InLine { slots: self, waiter })
     }
 
     /// Takes a new capacity. A lower limit lets running calls finish, a higher one admits waiting calls at once, and
@@ -213,11 +172,8 @@ impl Slots {
     #[must_use = "calls that were given a slot wait to be woken"]
     pub(crate) fn resize(&self, capacity: Capacity) -> Vec<Waker> {
         let mut line = self.line.lock();
-        line.length = capacity.queue.map_or(0, |(length, _)| length);
-        let mut word = self.load();
-        while let Err(seen) = self.swap(word, word.with_limit(capacity.limit)) {
-            word = seen;
-        }
+        line.length = capacity.line_length();
+        self.flow.set_limit(capacity.limit);
         self.grant(&mut line)
     }
 
@@ -225,44 +181,45 @@ impl Slots {
     /// be woken after the lock is released.
     fn grant(&self, line: &mut Line) -> Vec<Waker> {
         let mut woken = Vec::new();
-        let mut word = self.load();
-        while word.waiting() > 0 && word.in_flight() < word.limit() {
-            match self.swap(word, Word(word.0 + 1 - (1 << Word::WAITING))) {
-                Ok(()) => {
-                    let first =
-                        line.waiters.pop_front().expect("the word counts the line, and both change under its lock");
-                    if let Place::InLine(Some(waker)) = std::mem::replace(&mut *first.place.lock(), Place::Granted) {
-                        woken.push(waker);
-                    }
-                    word = self.load();
+        while !line.waiters.is_empty() {
+            match self.flow.enter_from_line() {
+                Entered::Yes => {}
+                Entered::No => return woken,
+                Entered::LimitFell => {
+                    self.flow.leave();
+                    return woken;
                 }
-                Err(seen) => word = seen,
+            }
+            let first = line.waiters.pop_front().expect("it is not empty");
+            if let Place::InLine(Some(waker)) = std::mem::replace(&mut *first.place.lock(), Place::Granted) {
+                woken.push(waker);
             }
         }
+        self.flow.end_line();
         woken
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.load().in_flight() as u32
+        self.flow.in_flight()
     }
 
     pub(crate) fn waiting(&self) -> u32 {
-        self.load().waiting() as u32
+        self.line.lock().waiters.len() as u32
     }
 
     /// The limit, or `None` without one.
     pub(crate) fn limit(&self) -> Option<u32> {
-        Some(self.load().limit()).filter(|&limit| limit != Word::UNLIMITED).map(|limit| limit as u32)
+        Some(self.flow.limit()).filter(|&limit| limit != Flow::UNLIMITED)
     }
 }
 
 /// What came of [`Slots::acquire_or_wait`].
 #[derive(Debug)]
-pub(crate) enum Acquired {
-    /// A slot; so many calls are in flight with it.
-    Slot(u32),
+pub(crate) enum Acquired<'s> {
+    /// A slot.
+    Slot,
     /// A place in line.
-    Place(InLine),
+    Place(InLine<'s>),
     /// Neither was free.
     Full,
 }
@@ -272,8 +229,8 @@ pub(crate) enum Acquired {
 /// Dropped earlier, it leaves the line, and passes on a slot that was handed to it meanwhile.
 #[derive(Debug)]
 #[must_use = "a place in line is left when it is dropped"]
-pub(crate) struct InLine {
-    slots: Arc<Slots>,
+pub(crate) struct InLine<'s> {
+    slots: &'s Slots,
     waiter: Arc<Waiter>,
 }
 
@@ -291,7 +248,7 @@ enum Place {
     Taken,
 }
 
-impl Future for InLine {
+impl Future for InLine<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -310,13 +267,15 @@ impl Future for InLine {
     }
 }
 
-impl Drop for InLine {
+impl Drop for InLine<'_> {
     fn drop(&mut self) {
         let mut line = self.slots.line.lock();
         let place = std::mem::replace(&mut *self.waiter.place.lock(), Place::Taken);
         if matches!(place, Place::InLine(_)) {
             line.waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
-            self.slots.word.fetch_sub(1 << Word::WAITING, Ordering::AcqRel);
+            if line.waiters.is_empty() {
+                self.slots.flow.end_line();
+            }
         }
         drop(line);
         if matches!(place, Place::Granted) {
@@ -329,30 +288,30 @@ impl Drop for InLine {
 mod tests {
     use super::*;
 
-    fn slots(limit: u64, length: u64) -> Arc<Slots> {
-        Arc::new(Slots::new(Capacity { limit, queue: Some((length, 1)) }))
+    fn slots(limit: u32, length: usize) -> Slots {
+        Slots::new(Capacity { limit, queue: Some((length, 1)) })
     }
 
-    fn place(slots: &Arc<Slots>) -> InLine {
+    fn place(slots: &Slots) -> InLine<'_> {
         match slots.acquire_or_wait() {
             Acquired::Place(place) => place,
             other => panic!("expected a place in line, got {other:?}"),
         }
     }
 
-    fn poll(place: &mut InLine) -> Poll<()> {
+    fn poll(place: &mut InLine<'_>) -> Poll<()> {
         Pin::new(place).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn a_returned_slot_goes_to_the_first_in_line_and_not_to_a_newcomer() {
         let slots = slots(1, 2);
-        assert_eq!(slots.try_acquire(), Some(1));
+        assert!(slots.try_acquire());
         let (mut first, mut second) = (place(&slots), place(&slots));
         assert!(matches!(slots.acquire_or_wait(), Acquired::Full));
         assert!(poll(&mut first).is_pending());
         slots.release();
-        assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (None, 1, 1));
+        assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (false, 1, 1));
         assert!(poll(&mut second).is_pending());
         assert!(poll(&mut first).is_ready());
     }
@@ -392,7 +351,8 @@ mod tests {
     #[test]
     fn without_a_limit_calls_are_still_counted() {
         let slots = Slots::new(Capacity::UNLIMITED);
-        assert_eq!((slots.try_acquire(), slots.limit()), (Some(1), None));
-        assert_eq!((slots.release(), slots.in_flight()), (1, 0));
+        assert_eq!((slots.try_acquire(), slots.limit(), slots.in_flight()), (true, None, 1));
+        slots.release();
+        assert_eq!(slots.in_flight(), 0);
     }
 }

@@ -19,6 +19,7 @@ pub(crate) struct Word(u64);
 
 impl Word {
     const STATE_BITS: u32 = 3;
+    const STATE_MASK: u64 = (1 << Self::STATE_BITS) - 1;
 
     pub(crate) const FIRST: Self = Self::new(1, State::Closed);
 
@@ -38,8 +39,15 @@ impl Word {
         self.0 >> Self::STATE_BITS
     }
 
+    /// Whether the state is closed: what a healthy call asks.
+    #[inline]
+    pub(crate) const fn is_closed(self) -> bool {
+        self.0 & Self::STATE_MASK == State::Closed as u64
+    }
+
+    #[inline]
     pub(crate) const fn state(self) -> State {
-        State::ALL[(self.0 & ((1 << Self::STATE_BITS) - 1)) as usize]
+        State::ALL[(self.0 & Self::STATE_MASK) as usize]
     }
 }
 
@@ -51,8 +59,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    #[inline]
     pub(crate) const fn passing(word: Word) -> Self {
         Self { word, probe: None }
+    }
+
+    /// Whether the circuit let it pass without counting it as a probe.
+    #[inline]
+    pub(crate) const fn is_passing(self) -> bool {
+        self.probe.is_none()
     }
 }
 

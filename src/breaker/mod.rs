@@ -15,6 +15,7 @@ pub(crate) mod state;
 pub(crate) mod trip;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::config::{Rules, Span};
@@ -23,7 +24,8 @@ use self::state::{Figures, Forced, State};
 use crate::outcome::Outcome;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Stamp;
-use crate::window::counts::{Counts, Health, Reading, Tally};
+use crate::window::counts::{Counts, Extended, Health, Reading, Tally};
+use crate::window::flow::{Flow, Left};
 use crate::window::recent::Recent;
 use crate::window::ring::Ring;
 
@@ -44,6 +46,8 @@ pub(crate) struct Recorded {
     pub(crate) late: bool,
     /// There are facts to publish.
     pub(crate) facts: bool,
+    /// The call's slot was given back with the record of it.
+    pub(crate) left: Option<Left>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,7 @@ pub(crate) struct Circuit {
     edge: AtomicU64,
     /// From how many nanoseconds on a call is slow.
     slow_from: AtomicU64,
-    /// From how many successes of all time on a success must be judged: see [`Core::due`].
+    /// From how many successes on, modulo 2^39, a success must be judged: see [`Core::due`].
     due: AtomicU64,
     /// Errors in a row.
     streak: AtomicU32,
@@ -78,6 +82,8 @@ struct Core {
     ring: Ring<Reading>,
     /// The counters when this generation began, and when that was.
     floor: (Stamp, Reading),
+    /// Successes of all time.
+    good: Extended,
     /// For a window of the last n calls: those of all generations, and those of this one.
     recent: Option<(Recent, Recent)>,
     /// Whether the window has been judged since it last lost a bucket.
@@ -89,11 +95,12 @@ struct Core {
 const DISPLAY: Span = Span::Time { width: 1_000_000_000, buckets: 10 };
 
 impl Circuit {
-    pub(crate) fn new(now: Stamp, rules: Rules, draw: fn() -> f64) -> Self {
+    pub(crate) fn new(now: Stamp, rules: Rules, flow: Arc<Flow>, draw: fn() -> f64) -> Self {
         let core = Core {
             machine: Machine::new(now, draw),
             ring: new_ring(rules.span, now, Reading::default()),
             floor: (now, Reading::default()),
+            good: Extended::default(),
             recent: new_recent(rules.span),
             judged: true,
             outbox: VecDeque::new(),
@@ -109,7 +116,7 @@ impl Circuit {
             counts_calls: AtomicBool::new(false),
             counts_rejections: AtomicBool::new(false),
             cancelled_after: AtomicU64::new(0),
-            tally: Tally::default(),
+            tally: Tally::new(flow),
             core: Mutex::new(core),
         };
         circuit.publish(&circuit.core.lock());
@@ -122,7 +129,7 @@ impl Circuit {
     #[inline]
     pub(crate) fn peek(&self, now: Stamp) -> Result<(), Refusal> {
         let word = self.word();
-        if word.state() == State::Closed {
+        if word.is_closed() {
             return Ok(());
         }
         self.standing(word, now).unwrap_or_else(|| {
@@ -135,7 +142,7 @@ impl Circuit {
     #[inline]
     pub(crate) fn admit(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {
         let word = self.word();
-        if word.state() == State::Closed {
+        if word.is_closed() {
             return Ok(Ticket::passing(word));
         }
         self.admit_slow(word, now, timeout)
@@ -182,35 +189,40 @@ impl Circuit {
         if blamed { Outcome::Failure } else { Outcome::Cancelled }
     }
 
-    /// Records the end of an admitted call.
+    /// Records the end of an admitted call, and gives its slot back where one step can do both: for a success of a
+    /// closed circuit.
     #[inline]
-    pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending) -> Recorded {
+    pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, holds_slot: bool) -> Recorded {
         let slow = ending.elapsed >= self.slow_from.load(Ordering::Relaxed);
         let simple = ending.outcome == Outcome::Success && !slow && !self.counts_calls.load(Ordering::Relaxed);
-        if !simple || !ticket.word.state().is_passing() || self.word() != ticket.word {
+        if !simple || !ticket.is_passing() || self.word() != ticket.word {
             return self.record_slow(now, ticket, ending, slow);
         }
         self.roll(now);
-        let before = self.tally.add_good();
+        let flow = self.tally.flow();
+        let (before, left) = if holds_slot {
+            let (before, left) = flow.leave_good();
+            (before, Some(left))
+        } else {
+            (flow.add_good(), None)
+        };
         if self.word() != ticket.word {
-            return self.retract(before);
+            return Recorded { left, ..self.retract(before) };
         }
         if self.streak.load(Ordering::Relaxed) != 0 {
             self.streak.store(0, Ordering::Relaxed);
         }
-        if before + 1 < self.due.load(Ordering::SeqCst) {
-            return Recorded { late: false, facts: false };
-        }
-        self.judge_success(now, ticket)
+        let facts = is_due(before + 1, self.due.load(Ordering::SeqCst)) && self.judge_success(now, ticket);
+        Recorded { late: false, facts, left }
     }
 
     #[cold]
-    fn judge_success(&self, now: Stamp, ticket: Ticket) -> Recorded {
+    fn judge_success(&self, now: Stamp, ticket: Ticket) -> bool {
         self.decide(now, |circuit, core| {
             if core.machine.is_current(ticket) {
                 circuit.judge(core, now, ticket, Judged::SUCCESS);
             }
-            Recorded { late: false, facts: core.has_facts() }
+            core.has_facts()
         })
     }
 
@@ -221,11 +233,11 @@ impl Circuit {
     #[cold]
     fn retract(&self, before: u64) -> Recorded {
         let mut core = self.core.lock();
-        self.tally.retract_good();
+        self.tally.add_stray();
         self.tally.add_late();
-        core.floor.1.retract_good(before);
-        core.ring.amend(|reading| reading.retract_good(before));
-        Recorded { late: true, facts: core.has_facts() }
+        core.floor.1.add_stray(before);
+        core.ring.amend(|reading| reading.add_stray(before));
+        Recorded { late: true, facts: core.has_facts(), left: None }
     }
 
     #[cold]
@@ -248,7 +260,7 @@ impl Circuit {
                 circuit.tally.add(outcome);
                 core.machine.give_back(ticket);
             }
-            Recorded { late, facts: core.has_facts() }
+            Recorded { late, facts: core.has_facts(), left: None }
         })
     }
 
@@ -265,12 +277,12 @@ impl Circuit {
     /// A refusal by the bulkhead, which counts as an error if the user wants it to.
     fn refuse_full(&self, now: Stamp) -> bool {
         self.tally.add(Outcome::Rejected);
-        if self.word().state() != State::Closed || !self.counts_rejections.load(Ordering::Relaxed) {
+        if !self.word().is_closed() || !self.counts_rejections.load(Ordering::Relaxed) {
             return false;
         }
         self.decide(now, |circuit, core| {
             let ticket = Ticket::passing(core.machine.word());
-            if ticket.word.state() == State::Closed {
+            if ticket.word.is_closed() {
                 circuit.tally.add_bad();
                 if let Some((all, fresh)) = &mut core.recent {
                     all.push(Outcome::Rejected, false);
@@ -286,7 +298,7 @@ impl Circuit {
     /// Needs the lock: counts an outcome for the circuit.
     fn count(&self, core: &mut Core, outcome: Outcome, slow: bool) {
         if outcome == Outcome::Success {
-            self.tally.add_good();
+            self.tally.flow().add_good();
             self.streak.store(0, Ordering::Relaxed);
         } else {
             self.tally.add(outcome);
@@ -322,7 +334,7 @@ impl Circuit {
             let due = core.due(&self.tally);
             self.due.store(due, Ordering::SeqCst);
             // A success that was counted before it could see that it was due is judged here.
-            if core.machine.word() != before || self.tally.good() < due {
+            if core.machine.word() != before || !is_due(self.tally.flow().good(), due) {
                 return;
             }
             result = Judged::SUCCESS;
@@ -343,7 +355,7 @@ impl Circuit {
     pub(crate) fn reset(&self, now: Stamp) {
         self.operate(now, |machine| machine.reset(now));
         self.decide(now, |circuit, core| {
-            circuit.tally.take_peak();
+            circuit.tally.flow().take_peak();
             core.ring.clear(circuit.tally.read());
             if let Some((all, _)) = &mut core.recent {
                 all.clear();
@@ -380,10 +392,6 @@ impl Circuit {
         Word::from_raw(self.word.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
     pub(crate) fn state(&self, now: Stamp) -> State {
         self.core.lock().machine.state(now)
     }
@@ -405,9 +413,9 @@ impl Circuit {
             health: core.health(&circuit.tally),
             window: core.window(&circuit.tally),
             span: core.ring.length(),
-            lifetime: circuit.tally.lifetime(),
+            lifetime: circuit.tally.lifetime(&mut core.good),
             late: circuit.tally.late(),
-            peak: core.ring.inner().map(|reading| reading.peak).fold(circuit.tally.peak(), u32::max),
+            peak: core.ring.inner().map(|reading| reading.peak).fold(circuit.tally.flow().peak(), u32::max),
             wait: core.wait(now),
             hold: core.machine.hold(now).map(|(forced, hold)| (forced, hold.clone())),
         })
@@ -434,6 +442,7 @@ impl Circuit {
         let tally = &self.tally;
         if now >= core.ring.edge() {
             core.ring.roll(now, || tally.read_at_edge());
+            core.good.follow(tally.flow().good());
             core.judged = false;
         }
         let result = act(self, &mut core);
@@ -523,22 +532,22 @@ impl Core {
         counts
     }
 
-    /// From how many successes of all time on a success must be judged.
+    /// From how many successes on a success must be judged.
     ///
     /// A success makes every rate smaller, so it can trip only by making the window large enough, or by being the first
     /// to come after old successes have left the window.
     fn due(&self, tally: &Tally) -> u64 {
         if self.machine.word().state() != State::Closed || self.recent.is_some() {
-            return u64::MAX;
+            return NEVER_DUE;
         }
-        let good = tally.good();
+        let good = tally.flow().good();
         let health = self.health(tally);
         let missing = u64::from(self.rules.min_calls).saturating_sub(health.total);
         match (health.errors + health.slow, missing) {
-            (0, _) => u64::MAX,
-            (_, 0) if self.judged => u64::MAX,
-            (_, 0) => 0,
-            (_, missing) => good + missing,
+            (0, _) => NEVER_DUE,
+            (_, 0) if self.judged => NEVER_DUE,
+            // The next one.
+            (_, missing) => (good + missing) & Flow::GOOD_MASK,
         }
     }
 
@@ -549,6 +558,14 @@ impl Core {
     fn has_facts(&self) -> bool {
         !self.outbox.is_empty()
     }
+}
+
+const NEVER_DUE: u64 = u64::MAX;
+
+/// Whether a count of successes has come to where one must be judged, both modulo 2^39.
+#[inline]
+fn is_due(good: u64, due: u64) -> bool {
+    due != NEVER_DUE && good.wrapping_sub(due) & Flow::GOOD_MASK <= Flow::GOOD_MASK / 2
 }
 
 fn new_ring(span: Span, now: Stamp, reading: Reading) -> Ring<Reading> {

@@ -15,19 +15,20 @@ use crate::bulkhead::{Acquired, InLine};
 use crate::error::{Reason, Rejected};
 use crate::outcome::Outcome;
 use crate::sync::Ordering;
-use crate::time::{Stamp, Timer, timer};
+use crate::time::{Stamp, Timer};
 
-/// What the first poll of a call comes to.
-pub(crate) enum Admission<'c> {
-    Admitted(Permit<'c>),
-    /// A place in line, and how long the call may stand there.
-    InLine(Place<'c>, Timer),
+/// What becomes of a call that is not admitted at once.
+pub(crate) enum Waits<'c> {
+    /// A place in line, and how long the call may stand there, in nanoseconds.
+    InLine(Place<'c>, u64),
+    /// Not at all: a slot came free meanwhile.
+    Not(Ticket),
     Refused(Rejected),
 }
 
 /// Why a call does not start.
 #[derive(Clone, Copy, Debug)]
-enum Refused {
+pub(crate) enum Refused {
     Circuit(Refusal),
     /// No slot, and no place in line.
     Full,
@@ -43,6 +44,7 @@ impl From<Refusal> for Refused {
 
 impl Core {
     /// Admits a call at once or refuses it.
+    #[inline]
     pub(crate) fn admit(&self) -> Result<Permit<'_>, Rejected> {
         let now = Stamp::now();
         match self.enter(now, self.timeout()) {
@@ -60,53 +62,42 @@ impl Core {
         }
     }
 
-    /// Admits a call, lets it wait if there is a queue, or refuses it. `timeout` is in nanoseconds.
-    #[inline]
-    pub(crate) fn admit_or_wait(&self, timeout: u64) -> Admission<'_> {
-        let now = Stamp::now();
-        match self.enter(now, timeout) {
-            Ok(ticket) => Admission::Admitted(Permit::borrowed(self, ticket, now)),
-            Err(refused) => self.wait_or_refuse(now, timeout, refused),
-        }
-    }
-
-    #[inline]
-    fn enter(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
+    /// Admits a call at once or says why not; a refusal is not counted yet. `timeout` is in nanoseconds.
+    #[inline(always)]
+    pub(crate) fn enter(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
         self.circuit.peek(now)?;
-        let in_flight = self.slots.try_acquire().ok_or(Refused::Full)?;
-        self.take_ticket(now, timeout, in_flight)
+        self.circuit.roll(now);
+        if !self.slots.try_acquire() {
+            return Err(Refused::Full);
+        }
+        self.take_ticket(now, timeout)
     }
 
-    /// The second half, for a call that has a slot; `in_flight` counts it.
-    #[inline]
-    fn take_ticket(&self, now: Stamp, timeout: u64, in_flight: u32) -> Result<Ticket, Refused> {
+    /// The second half, for a call that has a slot.
+    #[inline(always)]
+    fn take_ticket(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
         let ticket = self.circuit.admit(now, timeout).inspect_err(|_| {
             self.slots.release();
         })?;
-        self.circuit.roll(now);
-        self.circuit.tally().note_in_flight(in_flight);
-        if !ticket.word.state().is_passing() {
+        if !ticket.is_passing() {
             // Letting a probe out may have changed the state.
             self.publish();
         }
         Ok(ticket)
     }
 
+    /// What becomes of a call that [`Core::enter`] did not admit: it may wait, if only a slot is missing and there is a
+    /// queue.
     #[cold]
-    fn wait_or_refuse(&self, now: Stamp, timeout: u64, refused: Refused) -> Admission<'_> {
+    pub(crate) fn wait_or_refuse(&self, now: Stamp, timeout: u64, refused: Refused) -> Waits<'_> {
+        let refuse = |refused| Waits::Refused(self.refuse(now, refused));
         let (Refused::Full, Some(patience)) = (refused, self.queue_wait()) else {
-            return Admission::Refused(self.refuse(now, refused));
+            return refuse(refused);
         };
         match self.slots.acquire_or_wait() {
-            Acquired::Place(in_line) => {
-                let place = Place { core: self, in_line, counted: false };
-                Admission::InLine(place, timer(now, patience))
-            }
-            Acquired::Slot(in_flight) => match self.take_ticket(now, timeout, in_flight) {
-                Ok(ticket) => Admission::Admitted(Permit::borrowed(self, ticket, now)),
-                Err(refused) => Admission::Refused(self.refuse(now, refused)),
-            },
-            Acquired::Full => Admission::Refused(self.refuse(now, refused)),
+            Acquired::Place(in_line) => Waits::InLine(Place { core: self, in_line, counted: false }, patience),
+            Acquired::Slot => self.take_ticket(now, timeout).map_or_else(refuse, Waits::Not),
+            Acquired::Full => refuse(refused),
         }
     }
 
@@ -154,7 +145,7 @@ impl Core {
 #[derive(Debug)]
 pub(crate) struct Place<'c> {
     core: &'c Core,
-    in_line: InLine,
+    in_line: InLine<'c>,
     counted: bool,
 }
 
@@ -172,8 +163,7 @@ impl<'c> Place<'c> {
         }
         self.counted = true;
         let (core, now) = (self.core, Stamp::now());
-        let ticket =
-            if granted { core.take_ticket(now, timeout, core.slots.in_flight()) } else { Err(Refused::Waited) };
+        let ticket = if granted { core.take_ticket(now, timeout) } else { Err(Refused::Waited) };
         Poll::Ready(match ticket {
             Ok(ticket) => Ok(Permit::borrowed(core, ticket, now)),
             Err(refused) => Err(core.refuse(now, refused)),

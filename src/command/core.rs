@@ -26,7 +26,7 @@ pub(crate) struct Core {
     pub(crate) name: Name,
     pub(crate) group: Option<Name>,
     pub(crate) circuit: Circuit,
-    pub(crate) slots: Arc<Slots>,
+    pub(crate) slots: Slots,
     pub(crate) latencies: Option<Latencies>,
     pub(crate) fallbacks: Fallbacks,
     pub(crate) eldest: Eldest,
@@ -64,11 +64,12 @@ impl Core {
         roster: Arc<Roster>,
     ) -> Self {
         let now = Stamp::now();
+        let slots = Slots::new(settings.capacity);
         Self {
             name,
             group,
-            circuit: Circuit::new(now, settings.rules, fastrand::f64),
-            slots: Arc::new(Slots::new(settings.capacity)),
+            circuit: Circuit::new(now, settings.rules, Arc::clone(slots.flow()), fastrand::f64),
+            slots,
             latencies: settings.latency_window.map(|window| Latencies::new(now, window)),
             fallbacks: Fallbacks::new(settings.fallbacks),
             eldest: Eldest::default(),

@@ -80,7 +80,7 @@ pub(crate) struct FallbackSlot<'c> {
 impl<'c> FallbackSlot<'c> {
     /// A slot, or `None` when all are taken.
     pub(crate) fn take(core: &'c Core) -> Option<Self> {
-        if core.fallbacks.slots.try_acquire().is_none() {
+        if !core.fallbacks.slots.try_acquire() {
             count(core, FallbackOutcome::Rejected);
             return None;
         }

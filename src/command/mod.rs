@@ -94,6 +94,7 @@ impl<C> Command<C> {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn run<F, Fut, T, E>(&self, operation: F) -> Call<'_, F, ByCommand<'_, C>>
     where
         F: FnOnce() -> Fut,
@@ -163,6 +164,7 @@ impl<C> Command<C> {
     /// # Errors
     ///
     /// [`Rejected`], with the reason.
+    #[inline]
     pub fn admit(&self) -> Result<Permit<'_>, Rejected> {
         self.core.admit()
     }

@@ -94,6 +94,7 @@ impl<'c> Permit<'c> {
     }
 
     /// The call succeeded.
+    #[inline]
     pub fn succeed(self) {
         self.resolve(Verdict::Success);
     }
@@ -109,6 +110,7 @@ impl<'c> Permit<'c> {
     }
 
     /// Records the verdict on the call.
+    #[inline]
     pub fn resolve(mut self, verdict: Verdict) {
         let elapsed = self.elapsed();
         self.settle_verdict(verdict, elapsed);
@@ -146,12 +148,15 @@ impl<'c> Permit<'c> {
         if let Some(latencies) = &core.latencies {
             latencies.record(now, elapsed);
         }
-        let recorded = core.circuit.record(now, self.ticket, Ending { outcome, elapsed, open_for });
+        let ending = Ending { outcome, elapsed, open_for };
+        let recorded = core.circuit.record(now, self.ticket, ending, self.holds_slot);
         if self.is_eldest {
             core.eldest.release();
         }
-        if self.holds_slot {
-            core.circuit.tally().note_in_flight(core.slots.release());
+        match recorded.left {
+            Some(left) => core.slots.left(left),
+            None if self.holds_slot => core.slots.release(),
+            None => {}
         }
         core.meter.call(outcome, elapsed);
         if recorded.late {
@@ -203,6 +208,6 @@ pub(crate) struct SlotOfWork(pub(crate) Arc<Core>);
 
 impl Drop for SlotOfWork {
     fn drop(&mut self) {
-        self.0.circuit.tally().note_in_flight(self.0.slots.release());
+        self.0.slots.release();
     }
 }

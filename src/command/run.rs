@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::admission::{Admission, Place};
+use super::admission::{Place, Waits};
 use super::core::Core;
 use super::fallback::{FallbackSlot, NoFallback, Recover};
 use super::permit::{Permit, Watch};
 use crate::error::{Error, TimedOut};
 use crate::outcome::{Classify, Outcome, Verdict};
-use crate::time::{Timer, saturating_nanos, timer};
+use crate::time::{Stamp, Timer, saturating_nanos, timer};
 
 /// Something that a command can run: a closure that makes a future, a future, a blocking closure.
 ///
@@ -111,31 +111,22 @@ pub struct Call<'c, W: Work, K, B: Recover<W::Ok, W::Err> = NoFallback> {
     fallback: Option<B>,
     /// In nanoseconds; `None` is the command's own.
     timeout: Option<u64>,
+    /// Of the wait for a slot, then of the operation. Armed when that first has to wait: most never do.
+    #[pin]
+    timer: Option<Timer>,
     #[pin]
     state: State<'c, W::Future, B::Future>,
+    /// Held while the operation runs. It lies beside the state, and after it, so that nothing moves it and the operation
+    /// is dropped first.
+    permit: Option<Permit<'c>>,
 }
 
 /// Named by what is awaited.
 #[pin_project(project = StateProj)]
 enum State<'c, F, B> {
     FirstPoll,
-    Slot {
-        place: Place<'c>,
-        /// How long the call may wait for a slot.
-        #[pin]
-        patience: Timer,
-    },
-    Operation {
-        #[pin]
-        operation: F,
-        /// Taken when the operation ends.
-        permit: Option<Permit<'c>>,
-        /// In nanoseconds; `u64::MAX` without.
-        limit: u64,
-        /// Armed when the operation first has to wait: most never do.
-        #[pin]
-        timer: Option<Timer>,
-    },
+    Slot(Place<'c>),
+    Operation(#[pin] F),
     Fallback {
         #[pin]
         fallback: B,
@@ -147,7 +138,7 @@ enum State<'c, F, B> {
 
 impl<'c, W: Work, K> Call<'c, W, K> {
     pub(crate) fn new(core: &'c Core, work: W, classify: K) -> Self {
-        Self { core, work: Some(work), classify, fallback: None, timeout: None, state: State::FirstPoll }
+        Self::with(core, Some(work), classify, None, None)
     }
 
     /// What the caller gets in place of an error. Called at most once, with the error, unless the verdict was
@@ -181,11 +172,16 @@ impl<'c, W: Work, K> Call<'c, W, K> {
         Fut: Future<Output = Result<W::Ok, Error<W::Err>>>,
     {
         let Self { core, work, classify, timeout, .. } = self;
-        Call { core, work, classify, fallback: Some(fallback), timeout, state: State::FirstPoll }
+        Call::with(core, work, classify, Some(fallback), timeout)
     }
 }
 
 impl<'c, W: Work, K, B: Recover<W::Ok, W::Err>> Call<'c, W, K, B> {
+    #[inline]
+    fn with(core: &'c Core, work: Option<W>, classify: K, fallback: Option<B>, timeout: Option<u64>) -> Self {
+        Self { core, work, classify, fallback, timeout, timer: None, state: State::FirstPoll, permit: None }
+    }
+
     /// How long this call may take. Zero gives the operation one poll.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(saturating_nanos(limit));
@@ -222,7 +218,7 @@ impl<'c, W: Work, K, B: Recover<W::Ok, W::Err>> Call<'c, W, K, B> {
         F: Fn(&Result<W::Ok, W::Err>) -> Verdict,
     {
         let Self { core, work, fallback, timeout, .. } = self;
-        Call { core, work, classify, fallback, timeout, state: State::FirstPoll }
+        Call::with(core, work, classify, fallback, timeout)
     }
 }
 
@@ -241,48 +237,61 @@ where
         loop {
             let cause = match this.state.as_mut().project() {
                 StateProj::FirstPoll => {
-                    let limit = this.timeout.unwrap_or_else(|| core.timeout());
-                    match core.admit_or_wait(limit) {
-                        Admission::Admitted(permit) => {
-                            this.state.set(start(this.work, permit, limit));
+                    let limit = *this.timeout.get_or_insert_with(|| core.timeout());
+                    let now = Stamp::now();
+                    let waits = match core.enter(now, limit) {
+                        Ok(ticket) => {
+                            let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
+                            this.state.set(start(this.work, permit));
                             continue;
                         }
-                        Admission::InLine(place, patience) => {
-                            this.state.set(State::Slot { place, patience });
+                        Err(refused) => core.wait_or_refuse(now, limit, refused),
+                    };
+                    match waits {
+                        Waits::Not(ticket) => {
+                            let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
+                            this.state.set(start(this.work, permit));
                             continue;
                         }
-                        Admission::Refused(rejected) => {
+                        Waits::InLine(place, patience) => {
+                            this.timer.set(Some(timer(now, patience)));
+                            this.state.set(State::Slot(place));
+                            continue;
+                        }
+                        Waits::Refused(rejected) => {
                             this.state.set(State::Ended);
                             Error::Rejected(rejected)
                         }
                     }
                 }
-                StateProj::Slot { place, patience } => {
-                    let limit = this.timeout.unwrap_or_else(|| core.timeout());
+                StateProj::Slot(place) => {
+                    let patience = this.timer.as_mut().as_pin_mut().expect("armed with the place");
+                    let limit = this.timeout.expect("resolved by the first poll");
                     let admitted = ready!(place.poll(patience, limit, cx));
+                    this.timer.set(None);
                     this.state.set(State::Ended);
                     match admitted {
                         Ok(permit) => {
-                            this.state.set(start(this.work, permit, limit));
+                            let permit = this.permit.insert(permit);
+                            this.state.set(start(this.work, permit));
                             continue;
                         }
                         Err(rejected) => Error::Rejected(rejected),
                     }
                 }
-                StateProj::Operation { operation, permit, limit, timer } => {
-                    let limit = *limit;
-                    let running = permit.as_mut().expect("held until the operation ends");
-                    running.watch(Watch::UserCode);
-                    let ended = drive(operation, timer, this.classify, running, limit, cx);
+                StateProj::Operation(operation) => {
+                    let limit = this.timeout.expect("resolved by the first poll");
+                    let permit = this.permit.as_mut().expect("held until the operation ends");
+                    permit.watch(Watch::UserCode);
+                    let ended = drive(operation, this.timer.as_mut(), this.classify, permit, limit, cx);
                     let Poll::Ready(ended) = ended else {
-                        running.watch(Watch::Idle);
+                        permit.watch(Watch::Idle);
                         return Poll::Pending;
                     };
-                    let elapsed = running.elapsed();
-                    let mut permit = permit.take().expect("held until now");
+                    let elapsed = permit.elapsed();
                     // The operation goes before its slot does, so that the limit holds for what it held too.
                     this.state.set(State::Ended);
-                    match ended {
+                    let cause = match ended {
                         None => {
                             permit.settle(Outcome::TimedOut, elapsed, None);
                             Error::TimedOut(TimedOut::new(core.name, nanos(limit), nanos(elapsed)))
@@ -294,7 +303,9 @@ where
                                 other => return Poll::Ready(other.map_err(Error::Failed)),
                             }
                         }
-                    }
+                    };
+                    this.timer.set(None);
+                    cause
                 }
                 StateProj::Fallback { fallback, slot } => {
                     let running = slot.as_mut().expect("held until the fallback ends");
@@ -319,12 +330,12 @@ where
 
 /// Starts the operation. A panic in making it is the operation's.
 #[inline]
-fn start<'c, W: Work, B>(work: &mut Option<W>, mut permit: Permit<'c>, limit: u64) -> State<'c, W::Future, B> {
+fn start<'c, W: Work, B>(work: &mut Option<W>, permit: &mut Permit<'c>) -> State<'c, W::Future, B> {
     let work = work.take().expect("an operation is started once");
     permit.watch(Watch::UserCode);
-    let operation = work.start(&mut permit);
+    let operation = work.start(permit);
     permit.watch(Watch::Idle);
-    State::Operation { operation, permit: Some(permit), limit, timer: None }
+    State::Operation(operation)
 }
 
 /// Polls the operation, and its timer only if it has to wait. `None` is a timeout.
@@ -377,7 +388,7 @@ impl<W: Work, K, B: Recover<W::Ok, W::Err>> fmt::Debug for Call<'_, W, K, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::FirstPoll => "not polled",
-            State::Slot { .. } => "waiting for a place",
+            State::Slot(_) => "waiting for a place",
             State::Operation { .. } => "running",
             State::Fallback { .. } => "falling back",
             State::Ended => "ended",

@@ -1,40 +1,51 @@
 //! Outcomes, counted.
 //!
-//! [`Tally`] is the one lock-free cell: a counter for each outcome that only goes up. A success, the common case, is a
-//! single add to an address that depends on nothing, least of all on the time (indexing a bucket by a fresh clock
-//! reading would put the clock's latency in front of the add). [`Reading`] is what the ring keeps of it, and [`Counts`]
-//! is what people see.
+//! [`Tally`] holds a counter for each outcome that only goes up; successes, the common case, are counted in the word of
+//! [`Flow`]. [`Reading`] is what the ring keeps of them, and [`Counts`] is what people see.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::flow::Flow;
 use crate::outcome::Outcome;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
-/// Lifetime counters, alone on their cache lines: they are what concurrent calls contend for.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+/// Lifetime counters.
+#[derive(Debug)]
 pub(crate) struct Tally {
-    /// Successes that count for the circuit: the only counter a healthy call touches.
-    good: AtomicU64,
-    /// Most calls in flight at once since the last bucket edge.
-    peak: AtomicU32,
+    /// Has the successes that count for the circuit.
+    flow: Arc<Flow>,
+    /// Successes among those that turned out to have come late, and so do not count after all.
+    strays: AtomicU64,
     /// Errors that count for the circuit; each is counted in `others` as well.
     bad: AtomicU64,
     /// Calls that took too long and count for the circuit; each is counted as a success or an error as well.
     slow: AtomicU64,
-    /// Successes that came too late to count for the circuit.
+    /// Successes that were known to be late before they were counted.
     late_good: AtomicU64,
-    /// Every outcome that came too late, whatever it was.
+    /// Every outcome that came late, whatever it was.
     late: AtomicU64,
     /// All outcomes but success, by discriminant; the first place stays 0.
     others: [AtomicU64; Outcome::COUNT],
 }
 
 impl Tally {
-    /// Counts a success for the circuit and returns how many there were before it.
+    pub(crate) fn new(flow: Arc<Flow>) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            flow,
+            strays: zero(),
+            bad: zero(),
+            slow: zero(),
+            late_good: zero(),
+            late: zero(),
+            others: std::array::from_fn(|_| zero()),
+        }
+    }
+
     #[inline]
-    pub(crate) fn add_good(&self) -> u64 {
-        self.good.fetch_add(1, Ordering::SeqCst)
+    pub(crate) fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     pub(crate) fn add_bad(&self) {
@@ -43,6 +54,10 @@ impl Tally {
 
     pub(crate) fn add_slow(&self) {
         self.slow.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn add_stray(&self) {
+        self.strays.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Counts an outcome that has no say in the circuit's state, or whose say is counted apart.
@@ -58,62 +73,47 @@ impl Tally {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Turns a success that was counted for the circuit into a late one. The late count goes first, so that nobody
-    /// ever sees a total shrink.
-    pub(crate) fn retract_good(&self) {
-        self.late_good.fetch_add(1, Ordering::SeqCst);
-        self.good.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn good(&self) -> u64 {
-        self.good.load(Ordering::SeqCst)
-    }
-
     pub(crate) fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// Notes that `in_flight` calls run at once.
-    #[inline]
-    pub(crate) fn note_in_flight(&self, in_flight: u32) {
-        if in_flight > self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(in_flight, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn peak(&self) -> u32 {
-        self.peak.load(Ordering::Relaxed)
-    }
-
-    /// The peak so far; the next one starts from nothing. Calls that stay in flight across the edge show again when
-    /// they end.
-    pub(crate) fn take_peak(&self) -> u32 {
-        self.peak.swap(0, Ordering::Relaxed)
-    }
-
-    /// All calls of all time, by outcome.
-    pub(crate) fn lifetime(&self) -> Counts {
+    /// All calls of all time, by outcome. The word of [`Flow`] has room for 39 bits of successes; `good` follows it.
+    pub(crate) fn lifetime(&self, good: &mut Extended) -> Counts {
         let mut by_outcome = self.others.each_ref().map(|cell| cell.load(Ordering::SeqCst));
-        by_outcome[Outcome::Success as usize] = self.good() + self.late_good.load(Ordering::SeqCst);
+        let good = good.follow(self.flow.good());
+        by_outcome[Outcome::Success as usize] = good + self.late_good.load(Ordering::SeqCst);
         Counts { by_outcome }
     }
 
     /// The counters as the ring keeps them, with the peak of the bucket that ends here.
     pub(crate) fn read_at_edge(&self) -> Reading {
-        Reading { peak: self.take_peak(), ..self.read() }
+        Reading { peak: self.flow.take_peak(), ..self.read() }
     }
 
     /// The counters, the running peak left at 0.
     pub(crate) fn read(&self) -> Reading {
         let cut = |cell: &AtomicU64| cell.load(Ordering::SeqCst) as u32;
         Reading {
-            good: cut(&self.good),
+            good: self.flow.good() as u32,
+            strays: cut(&self.strays),
             bad: cut(&self.bad),
             slow: cut(&self.slow),
             late_good: cut(&self.late_good),
             others: self.others.each_ref().map(cut),
             peak: 0,
         }
+    }
+}
+
+/// A 39-bit counter, followed often enough to know its high bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extended(u64);
+
+impl Extended {
+    /// The whole count, given its low bits.
+    pub(crate) fn follow(&mut self, low: u64) -> u64 {
+        self.0 += low.wrapping_sub(self.0) & Flow::GOOD_MASK;
+        self.0
     }
 }
 
@@ -124,6 +124,7 @@ impl Tally {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reading {
     good: u32,
+    strays: u32,
     bad: u32,
     slow: u32,
     late_good: u32,
@@ -139,27 +140,22 @@ impl Reading {
         for (count, (now, then)) in by_outcome.iter_mut().zip(self.others.iter().zip(&earlier.others)) {
             *count = u64::from(now.wrapping_sub(*then));
         }
-        by_outcome[Outcome::Success as usize] = u64::from(
-            self.good.wrapping_sub(earlier.good).wrapping_add(self.late_good.wrapping_sub(earlier.late_good)),
-        );
+        by_outcome[Outcome::Success as usize] =
+            u64::from(self.good.wrapping_sub(earlier.good)) + u64::from(self.late_good.wrapping_sub(earlier.late_good));
         Counts { by_outcome }
     }
 
     /// What counted for the circuit between `earlier` and this reading.
     pub(crate) fn health_since(&self, earlier: &Self) -> Health {
-        let bad = u64::from(self.bad.wrapping_sub(earlier.bad));
-        Health {
-            errors: bad,
-            total: bad + u64::from(self.good.wrapping_sub(earlier.good)),
-            slow: u64::from(self.slow.wrapping_sub(earlier.slow)),
-        }
+        let errors = u64::from(self.bad.wrapping_sub(earlier.bad));
+        let good = self.good.wrapping_sub(earlier.good).wrapping_sub(self.strays.wrapping_sub(earlier.strays));
+        Health { errors, total: errors + u64::from(good), slow: u64::from(self.slow.wrapping_sub(earlier.slow)) }
     }
 
-    /// Follows [`Tally::retract_good`] of the success that found `before` others, if this reading includes it.
-    pub(crate) fn retract_good(&mut self, before: u64) {
+    /// Follows [`Tally::add_stray`] for the success that found `before` others, if this reading includes it.
+    pub(crate) fn add_stray(&mut self, before: u64) {
         if self.good.wrapping_sub(before as u32) as i32 > 0 {
-            self.good = self.good.wrapping_sub(1);
-            self.late_good = self.late_good.wrapping_add(1);
+            self.strays = self.strays.wrapping_add(1);
         }
     }
 }
@@ -260,35 +256,51 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn tally() -> Tally {
+        Tally::new(Arc::new(Flow::new(1)))
+    }
+
     /// X8, T5: readings that straddle the 32-bit edge still differ by what happened between them.
     #[test]
     fn differences_are_exact_across_the_wrap_of_a_reading() {
-        let tally = Tally::default();
+        let tally = tally();
         let edge = u64::from(u32::MAX) - 1;
-        tally.good.store(edge, Ordering::SeqCst);
+        tally.flow.set_good(edge);
         tally.bad.store(edge, Ordering::SeqCst);
         tally.others[Outcome::Failure as usize].store(edge, Ordering::SeqCst);
         let before = tally.read();
         for _ in 0..5 {
-            tally.add_good();
+            tally.flow.add_good();
             tally.add_bad();
             tally.add(Outcome::Failure);
         }
         let counts = tally.read().since(&before);
         assert_eq!((counts.of(Outcome::Success), counts.errors(), counts.total()), (5, 5, 10));
         assert_eq!(tally.read().health_since(&before), Health { errors: 5, total: 10, slow: 0 });
-        assert_eq!(tally.lifetime().of(Outcome::Success), edge + 5);
+    }
+
+    /// X8: the lifetime total goes on where the word wraps.
+    #[test]
+    fn lifetime_totals_outlive_the_word() {
+        let (tally, mut good) = (tally(), Extended::default());
+        for lap in 0..3 {
+            for low in [0, Flow::GOOD_MASK / 2, Flow::GOOD_MASK] {
+                tally.flow.set_good(low);
+                let expected = lap * (Flow::GOOD_MASK + 1) + low;
+                assert_eq!(tally.lifetime(&mut good).of(Outcome::Success), expected);
+            }
+        }
     }
 
     #[test]
-    fn a_retracted_success_leaves_the_health_and_stays_in_the_counts() {
-        let tally = Tally::default();
+    fn a_stray_success_leaves_the_health_and_stays_in_the_counts() {
+        let tally = tally();
         let mut before = tally.read();
-        let found = tally.add_good();
+        let found = tally.flow.add_good();
         let mut after = tally.read();
-        tally.retract_good();
-        before.retract_good(found);
-        after.retract_good(found);
+        tally.add_stray();
+        before.add_stray(found);
+        after.add_stray(found);
         for reading in [&before, &after] {
             assert_eq!(tally.read().health_since(reading).total, 0);
         }

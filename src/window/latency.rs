@@ -45,14 +45,20 @@ fn lower_bound(cell: usize) -> u64 {
 
 /// Latencies of one command: lock-free to record, with a lock at the edges of its slices.
 pub(crate) struct Latencies {
-    cells: Box<[AtomicU32; CELLS]>,
+    /// Where the running slice ends, as the ring has it.
+    edge: AtomicU64,
+    ring: Mutex<Ring<Reading>>,
+    live: Live,
+}
+
+/// What calls write to, apart from what they only read.
+#[repr(align(64))]
+struct Live {
     sum: AtomicU64,
     /// Extremes since the last edge.
     min: AtomicU64,
     max: AtomicU64,
-    /// Where the running slice ends, as the ring has it.
-    edge: AtomicU64,
-    ring: Mutex<Ring<Reading>>,
+    cells: [AtomicU32; CELLS],
 }
 
 #[derive(Clone, Debug)]
@@ -69,14 +75,13 @@ impl Latencies {
     pub(crate) fn new(now: Stamp, window: u64) -> Self {
         let empty = Reading { cells: [0; CELLS], sum: 0, min: u64::MAX, max: 0 };
         let ring = Ring::new(now, (window / SLICES as u64).max(1), SLICES, empty);
-        Self {
-            cells: Box::new(std::array::from_fn(|_| AtomicU32::new(0))),
+        let live = Live {
             sum: AtomicU64::new(0),
             min: AtomicU64::new(u64::MAX),
             max: AtomicU64::new(0),
-            edge: AtomicU64::new(ring.edge().as_nanos()),
-            ring: Mutex::new(ring),
-        }
+            cells: std::array::from_fn(|_| AtomicU32::new(0)),
+        };
+        Self { edge: AtomicU64::new(ring.edge().as_nanos()), ring: Mutex::new(ring), live }
     }
 
     #[inline]
@@ -84,13 +89,13 @@ impl Latencies {
         if now.as_nanos() >= self.edge.load(Ordering::Relaxed) {
             self.roll(now);
         }
-        self.cells[cell_of(nanos)].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(nanos, Ordering::Relaxed);
-        if nanos < self.min.load(Ordering::Relaxed) {
-            self.min.fetch_min(nanos, Ordering::Relaxed);
+        self.live.cells[cell_of(nanos)].fetch_add(1, Ordering::Relaxed);
+        self.live.sum.fetch_add(nanos, Ordering::Relaxed);
+        if nanos < self.live.min.load(Ordering::Relaxed) {
+            self.live.min.fetch_min(nanos, Ordering::Relaxed);
         }
-        if nanos > self.max.load(Ordering::Relaxed) {
-            self.max.fetch_max(nanos, Ordering::Relaxed);
+        if nanos > self.live.max.load(Ordering::Relaxed) {
+            self.live.max.fetch_max(nanos, Ordering::Relaxed);
         }
     }
 
@@ -103,8 +108,8 @@ impl Latencies {
     fn roll_locked(&self, ring: &mut Ring<Reading>, now: Stamp) {
         ring.roll(now, || {
             let mut reading = self.read();
-            reading.min = self.min.swap(u64::MAX, Ordering::Relaxed);
-            reading.max = self.max.swap(0, Ordering::Relaxed);
+            reading.min = self.live.min.swap(u64::MAX, Ordering::Relaxed);
+            reading.max = self.live.max.swap(0, Ordering::Relaxed);
             reading
         });
         self.edge.store(ring.edge().as_nanos(), Ordering::Relaxed);
@@ -112,18 +117,18 @@ impl Latencies {
 
     fn read(&self) -> Reading {
         Reading {
-            cells: std::array::from_fn(|cell| self.cells[cell].load(Ordering::Relaxed)),
-            sum: self.sum.load(Ordering::Relaxed),
-            min: self.min.load(Ordering::Relaxed),
-            max: self.max.load(Ordering::Relaxed),
+            cells: std::array::from_fn(|cell| self.live.cells[cell].load(Ordering::Relaxed)),
+            sum: self.live.sum.load(Ordering::Relaxed),
+            min: self.live.min.load(Ordering::Relaxed),
+            max: self.live.max.load(Ordering::Relaxed),
         }
     }
 
     pub(crate) fn reset(&self) {
         let mut ring = self.ring.lock();
         let mut reading = self.read();
-        self.min.store(u64::MAX, Ordering::Relaxed);
-        self.max.store(0, Ordering::Relaxed);
+        self.live.min.store(u64::MAX, Ordering::Relaxed);
+        self.live.max.store(0, Ordering::Relaxed);
         (reading.min, reading.max) = (u64::MAX, 0);
         ring.clear(reading);
     }

@@ -6,10 +6,12 @@
 //! [`ring`] keeps a reading of the counters; and a rolling sum is the difference of two readings. Lifetime totals are
 //! exact because they are all there is, and a window cannot lose or double a count because differences telescope.
 //!
-//! [`counts`] are the counters of outcomes, [`latency`] those of a histogram (both lock-free), and [`recent`] is the
-//! other kind of window, which holds the last n calls. Nothing here reads a clock: callers pass the time.
+//! [`counts`] are the counters of outcomes, with those of healthy calls in [`flow`], and [`latency`] those of a histogram,
+//! all lock-free; [`recent`] is the other kind of window, which holds the last n calls. Nothing here reads a clock:
+//! callers pass the time.
 
 pub(crate) mod counts;
+pub(crate) mod flow;
 pub(crate) mod latency;
 pub(crate) mod recent;
 pub(crate) mod ring;
