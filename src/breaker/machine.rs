@@ -5,6 +5,9 @@
 //! nothing. A probe is a place with a lease: a probe that is lost (its task hangs, or its permit was leaked) gives way
 //! when its lease ends, so a half-open circuit cannot get stuck.
 
+#[cfg(test)]
+mod explore;
+
 use std::collections::VecDeque;
 
 use super::config::Rules;
@@ -277,6 +280,14 @@ impl Machine {
         std::mem::take(&mut self.facts)
     }
 
+    /// Judges the probes so far by rules that have changed. With fewer probes to come, those that have ended may be all
+    /// there will be, and nothing else would ever decide.
+    pub(crate) fn reconsider(&mut self, rules: &Rules, now: Stamp) {
+        if self.stored() == State::HalfOpen {
+            self.weigh(rules, now);
+        }
+    }
+
     fn judge_probe(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged) {
         self.give_back(ticket);
         let Phase::HalfOpen(episode) = &mut self.phase else { return };
@@ -284,8 +295,16 @@ impl Machine {
         evidence.ended += 1;
         evidence.failed += u32::from(result.failed);
         evidence.slow += u32::from(result.slow);
-        let Evidence { ended, failed, slow } = *evidence;
-        match trip::verdict(rules, *evidence) {
+        self.weigh(rules, now);
+    }
+
+    fn weigh(&mut self, rules: &Rules, now: Stamp) {
+        let Phase::HalfOpen(Episode { evidence, .. }) = self.phase else { return };
+        let Evidence { ended, failed, slow } = evidence;
+        if ended == 0 {
+            return;
+        }
+        match trip::verdict(rules, evidence) {
             Some(true) => self.flip(now, Cause::ProbesPassed { passed: ended - failed }, |machine| {
                 machine.phase = Phase::Closed { since: now };
             }),

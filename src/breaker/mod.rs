@@ -374,6 +374,9 @@ impl Circuit {
             }
             core.rules = rules;
             core.judged = false;
+            let before = core.machine.word();
+            core.machine.reconsider(&core.rules, now);
+            circuit.settle_flip(core, now, before);
         });
     }
 

@@ -1,0 +1,301 @@
+//! The state machine, exhaustively.
+//!
+//! Every interleaving of up to three callers with every way a call can end (success, failure, a request to open,
+//! ignored or cancelled, lost for good), with time, overrides, reset and a live change of the number of probes, driven
+//! through the real [`Machine`] by breadth-first search over all distinct states. The checks hold on every edge, not on
+//! sampled runs. What concurrency adds is that the shell calls the machine under a lock, one step at a time; that is
+//! checked apart.
+//!
+//! The search is only worth something if it can fail, so it is also run over shells with a bug planted in each.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use super::*;
+use crate::breaker::config::Breaker;
+use crate::error::Problems;
+
+const CALLERS: usize = 3;
+const MIN_CALLS: u32 = 2;
+const OPEN_FOR: u64 = 2;
+const LEASE: u64 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Admit,
+    End(usize, End),
+    Tick,
+    Force(Forced, Option<u64>),
+    Clear,
+    Reset,
+    Probes(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Success,
+    Failure,
+    OpenFor(u64),
+    /// Ignored or cancelled: it gives its place back and decides nothing.
+    Neutral,
+    /// Leaked: nobody ever hears of it again.
+    Lost,
+}
+
+/// A bug in the shell around the machine, which the search must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planted {
+    Nothing,
+    LateResultsDecide,
+    NeutralKeepsItsPlace,
+    LeaseNeverEnds,
+    AdmitsUnasked,
+}
+
+/// The machine with the little of its shell that matters: who is in flight, and what this generation has seen.
+#[derive(Debug)]
+struct World {
+    machine: Machine,
+    rules: Rules,
+    now: Stamp,
+    in_flight: Vec<Ticket>,
+    lost: bool,
+    health: Health,
+    /// The most probes that were allowed while probes were let out: lowering the number calls none back.
+    most_probes: u32,
+    /// The state that the facts so far add up to.
+    told: State,
+}
+
+/// What distinguishes worlds: times as they are from now on, generations as "current or not".
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    phase: (u8, u64, Vec<u64>, [u32; 2]),
+    holds: [Option<u64>; 2],
+    in_flight: Vec<(bool, Option<usize>)>,
+    lost: bool,
+    health: (u64, u64),
+    probes: [u32; 2],
+}
+
+fn rules(probes: u32) -> Rules {
+    let breaker = Breaker::error_rate(0.5).min_calls(MIN_CALLS).probes(probes);
+    breaker.growth(1.0).jitter(0.0).open_for(Duration::from_nanos(OPEN_FOR)).check(&mut Problems::default())
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Stamp::from_nanos(0);
+        let machine = Machine::new(now, || 0.5);
+        let (health, told) = (Health::default(), State::Closed);
+        Self { machine, rules: rules(1), now, in_flight: Vec::new(), lost: false, health, most_probes: 1, told }
+    }
+
+    fn fork(&self) -> Self {
+        let Machine { ref phase, generation, level, ref holds, ref facts, draw } = self.machine;
+        let machine =
+            Machine { phase: phase.clone(), generation, level, holds: holds.clone(), facts: facts.clone(), draw };
+        Self { machine, rules: self.rules.clone(), in_flight: self.in_flight.clone(), ..*self }
+    }
+
+    fn key(&self) -> Key {
+        let left = |until: Stamp| if until == Stamp::NEVER { u64::MAX } else { until.nanos_since(self.now) };
+        let out = match &self.machine.phase {
+            Phase::HalfOpen(episode) => episode.out.as_slice(),
+            _ => &[],
+        };
+        let phase = match &self.machine.phase {
+            Phase::Closed { .. } => (0, 0, Vec::new(), [0, 0]),
+            Phase::Open { until } => (1, left(*until), Vec::new(), [0, 0]),
+            Phase::HalfOpen(episode) => {
+                let leases = out.iter().map(|probe| left(probe.lease_ends)).collect();
+                (2, 0, leases, [episode.evidence.ended, episode.evidence.failed])
+            }
+        };
+        let place = |ticket: &Ticket| out.iter().position(|probe| Some(probe.id) == ticket.probe);
+        let mut in_flight: Vec<_> =
+            self.in_flight.iter().map(|ticket| (ticket.word == self.machine.word(), place(ticket))).collect();
+        in_flight.sort_unstable();
+        Key {
+            phase,
+            holds: self.machine.holds.each_ref().map(|hold| hold.as_ref().map(|hold| left(hold.until))),
+            in_flight,
+            lost: self.lost,
+            health: (self.health.errors.min(MIN_CALLS.into()), self.health.total.min(MIN_CALLS.into())),
+            probes: [self.rules.probes, self.most_probes],
+        }
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = vec![Step::Tick, Step::Clear, Step::Reset, Step::Probes(1), Step::Probes(2)];
+        for forced in [Forced::Open, Forced::Closed] {
+            steps.extend([Step::Force(forced, None), Step::Force(forced, Some(1))]);
+        }
+        if self.in_flight.len() < CALLERS {
+            steps.push(Step::Admit);
+        }
+        for caller in 0..self.in_flight.len() {
+            let ends = [End::Success, End::Failure, End::OpenFor(1), End::OpenFor(3), End::Neutral, End::Lost];
+            steps.extend(ends.map(|end| Step::End(caller, end)));
+        }
+        steps
+    }
+
+    /// Takes a step and checks everything that must hold across it.
+    fn take(&mut self, step: Step, planted: Planted) -> Result<(), String> {
+        let (word, state, now) = (self.machine.word(), self.machine.state(self.now), self.now);
+        let until = self.machine.until();
+        let mut late = false;
+        match step {
+            Step::Tick => self.now = now.plus(1),
+            Step::Clear => self.machine.clear_override(now),
+            Step::Reset => self.machine.reset(now),
+            Step::Probes(probes) => {
+                self.rules = rules(probes);
+                self.most_probes = self.most_probes.max(probes);
+                self.machine.reconsider(&self.rules, now);
+            }
+            Step::Force(forced, expiry) => {
+                let until = expiry.map_or(Stamp::NEVER, |expiry| now.plus(expiry));
+                self.machine.force(now, forced, Override { reason: String::new(), until });
+            }
+            Step::Admit => {
+                let lease = if planted == Planted::LeaseNeverEnds { u64::MAX } else { LEASE };
+                let peeked = self.machine.peek(&self.rules, now);
+                let mut admitted = self.machine.admit(&self.rules, now, lease);
+                check(peeked == admitted.map(drop), "peek and admit disagree")?;
+                if planted == Planted::AdmitsUnasked && admitted == Err(Refusal::ProbeLimit) {
+                    admitted = Ok(Ticket { word: self.machine.word(), probe: Some(0) });
+                }
+                let refuses = matches!(state, State::Open | State::ForcedOpen);
+                check(!(refuses && admitted.is_ok()), "admitted although open")?;
+                check(!(state.is_passing() && admitted.is_err()), "refused although closed")?;
+                self.in_flight.extend(admitted);
+            }
+            Step::End(caller, end) => {
+                let ticket = self.in_flight.swap_remove(caller);
+                late = !self.machine.is_current(ticket);
+                self.end(ticket, end, late && planted != Planted::LateResultsDecide, planted);
+            }
+        }
+        self.listen(word)?;
+        self.check_edge(step, word, late, until)?;
+        self.check_world()
+    }
+
+    fn end(&mut self, ticket: Ticket, end: End, late: bool, planted: Planted) {
+        let judged = |failed, open_for| Judged { failed, slow: false, streak: 0, open_for };
+        match (end, late) {
+            (End::Lost, _) => self.lost = true,
+            (End::OpenFor(wait), true) => self.machine.prolong(self.now, wait),
+            (_, true) => {}
+            (End::Neutral, false) if planted == Planted::NeutralKeepsItsPlace => {}
+            (End::Neutral, false) => self.machine.give_back(ticket),
+            (End::Success, false) => self.judge(ticket, judged(false, None)),
+            (End::Failure, false) => self.judge(ticket, judged(true, None)),
+            (End::OpenFor(wait), false) => self.judge(ticket, judged(true, Some(wait))),
+        }
+    }
+
+    fn judge(&mut self, ticket: Ticket, result: Judged) {
+        self.health.total += 1;
+        self.health.errors += u64::from(result.failed);
+        self.machine.judge(&self.rules, self.now, ticket, result, self.health);
+    }
+
+    /// Reads the facts: each change starts where the one before it ended, and the last one ends where the machine is.
+    fn listen(&mut self, before: Word) -> Result<(), String> {
+        for fact in self.machine.take_facts() {
+            if let Fact::Changed { from, to, .. } = fact {
+                check(from == self.told && from != to, "a transition does not follow from the one before it")?;
+                let closed_rightly = (from, to) != (State::Open, State::Closed);
+                check(closed_rightly || self.machine.generation > before.generation(), "open to closed at once")?;
+                self.told = to;
+            }
+        }
+        check(self.told == self.machine.stored(), "a change of state was not told")
+    }
+
+    fn check_edge(&mut self, step: Step, before: Word, late: bool, until: Stamp) -> Result<(), String> {
+        let after = self.machine.word();
+        if after != before {
+            self.most_probes = self.rules.probes;
+            self.health = Health::default();
+            check(after.generation() > before.generation(), "a generation was used twice")?;
+        }
+        let by_call = matches!(step, Step::End(..));
+        if late {
+            check(after == before, "a late result changed the state")?;
+            let prolonged = matches!(step, Step::End(_, End::OpenFor(_))) && before.state() == State::Open;
+            let kept = self.machine.until() == until || prolonged && self.machine.until() > until;
+            check(kept, "a late result moved the deadline")?;
+        }
+        if by_call && after.state() == State::Closed && before.state() != State::Closed {
+            let probe_passed = before.state() == State::HalfOpen && matches!(step, Step::End(_, End::Success));
+            check(probe_passed, "closed without a probe's success")?;
+        }
+        check(step != Step::Tick || after == before, "time alone changed the state")
+    }
+
+    fn check_world(&self) -> Result<(), String> {
+        if let Phase::HalfOpen(episode) = &self.machine.phase {
+            let leased = |ticket: &&Ticket| {
+                let place = episode.out.iter().find(|probe| Some(probe.id) == ticket.probe);
+                place.map_or(ticket.probe == Some(0), |probe| self.now < probe.lease_ends)
+            };
+            let current = self.in_flight.iter().filter(|ticket| ticket.word == self.machine.word());
+            check(current.filter(leased).count() <= self.most_probes as usize, "more probes than places")?;
+            check(self.lost || episode.out.len() <= self.in_flight.len(), "a place is held by nobody")?;
+        }
+        // With no further result, a call that waits long enough is admitted: nothing wedges.
+        let forever = self.machine.holds[Forced::Open as usize].as_ref().is_some_and(|hold| hold.until == Stamp::NEVER);
+        let mut later = self.fork();
+        later.now = self.now.plus(OPEN_FOR.max(LEASE) + 3);
+        let admitted = later.machine.admit(&later.rules, later.now, LEASE).is_ok();
+        check(forever || admitted, "wedged")
+    }
+}
+
+fn check(holds: bool, otherwise: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise.into()) }
+}
+
+/// States and edges seen, or the shortest way to a violation.
+fn explore(planted: Planted) -> Result<(usize, usize), (String, Vec<Step>)> {
+    let mut seen = HashSet::from([World::new().key()]);
+    let mut frontier = VecDeque::from([(World::new(), Vec::new())]);
+    let mut edges = 0;
+    while let Some((world, path)) = frontier.pop_front() {
+        for step in world.steps() {
+            edges += 1;
+            let mut next = world.fork();
+            let way = || [path.as_slice(), &[step]].concat();
+            next.take(step, planted).map_err(|violation| (violation, way()))?;
+            if seen.insert(next.key()) {
+                frontier.push_back((next, way()));
+            }
+        }
+    }
+    Ok((seen.len(), edges))
+}
+
+/// S1 to S6, S9, R4: on every edge of the whole state space.
+#[test]
+fn every_reachable_state_keeps_the_promises() {
+    let (states, edges) = explore(Planted::Nothing).unwrap_or_else(|(violation, way)| panic!("{violation}: {way:?}"));
+    println!("{states} states, {edges} edges");
+    assert!(states > 1_000, "the search has collapsed: {states} states");
+}
+
+#[test]
+fn the_search_finds_each_planted_bug() {
+    for (planted, expected) in [
+        (Planted::LateResultsDecide, "a late result changed the state"),
+        (Planted::NeutralKeepsItsPlace, "a place is held by nobody"),
+        (Planted::LeaseNeverEnds, "wedged"),
+        (Planted::AdmitsUnasked, "more probes than places"),
+    ] {
+        let (violation, way) = explore(planted).expect_err("a planted bug was not found");
+        assert_eq!(violation, expected, "{planted:?} by {way:?}");
+    }
+}
