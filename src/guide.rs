@@ -88,6 +88,18 @@
 //! pass it on as `Retry-After`. To have one error type in a service, implement `From<Rejected>` and `From<TimedOut>` for
 //! it and call [`Error::flatten`].
 //!
+//! `Display` of [`Error::Failed`] does not repeat its source, so print the chain, as most error reporters do:
+//!
+//! ```
+//! fn chain(error: &dyn std::error::Error) -> String {
+//!     let causes = std::iter::successors(Some(error), |error| error.source());
+//!     causes.map(|error| error.to_string()).collect::<Vec<_>>().join(": ")
+//! }
+//!
+//! let error = fusebox::Error::Failed(std::io::Error::other("connection lost"));
+//! assert_eq!(chain(&error), "the guarded call failed: connection lost");
+//! ```
+//!
 //! # Fallbacks
 //!
 //! A good fallback needs no network: a cached value, a default, an empty list. One that calls another service should

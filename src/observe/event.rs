@@ -191,18 +191,19 @@ impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { command, from, to, cause, report, .. } = self;
         write!(f, "{command}: {from} -> {to}: {cause}")?;
-        let health = report.health;
-        if health.total > 0 {
-            write!(f, "; {} errors in {} calls", health.errors, health.total)?;
+        // The figures are news where they decided; probes are told by their cause.
+        if *from == State::Closed && *to == State::Open {
+            let health = report.health;
+            write!(f, "; {} of {} calls failed", health.errors, health.total)?;
             if health.slow > 0 {
-                write!(f, ", {} slow", health.slow)?;
+                write!(f, ", {} were slow", health.slow)?;
             }
-        }
-        if let (Some(p50), Some(p99)) = (report.p50, report.p99) {
-            write!(f, "; p50 {p50:.1?}, p99 {p99:.1?}")?;
-        }
-        if let Some(age) = report.oldest_in_flight {
-            write!(f, "; oldest in flight {age:.1?}")?;
+            if let (Some(p50), Some(p99)) = (report.p50, report.p99) {
+                write!(f, "; p50 {p50:.1?}, p99 {p99:.1?}")?;
+            }
+            if let Some(age) = report.oldest_in_flight {
+                write!(f, "; oldest in flight {age:.1?}")?;
+            }
         }
         match report.wait {
             Some(wait) => write!(f, "; next probe in {wait:.1?}"),

@@ -222,6 +222,11 @@ impl Counts {
         self.errors() + self.of(Outcome::Success)
     }
 
+    /// Calls that were refused: by the circuit, the bulkhead or the rate limit.
+    pub fn refused(&self) -> u64 {
+        self.iter().filter(|(outcome, _)| !outcome.was_started()).map(|(_, count)| count).sum()
+    }
+
     /// All calls, refused, ignored and cancelled ones included.
     pub fn calls(&self) -> u64 {
         self.by_outcome.iter().sum()
