@@ -93,7 +93,7 @@ pub(crate) struct Override {
 /// Something that happened, in the order in which it did.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fact {
-    Changed { from: State, to: State, cause: Cause, generation: u64, at: Stamp },
+    Changed { from: State, to: State, cause: Cause, generation: u64, lasted: u64, at: Stamp },
     OverrideSet { forced: Forced, hold: Override, at: Stamp },
     OverrideCleared { forced: Forced, hold: Override, expired: bool, at: Stamp },
     LeaseExpired { generation: u64, at: Stamp },
@@ -125,6 +125,8 @@ struct Probe {
 pub(crate) struct Machine {
     phase: Phase,
     generation: u64,
+    /// When the state last changed.
+    changed: Stamp,
     /// Reopenings in a row that are not forgiven yet.
     level: u32,
     /// Holds, by [`Forced`]: open first, so that it wins.
@@ -139,6 +141,7 @@ impl Machine {
         Self {
             phase: Phase::Closed { since: now },
             generation: Word::FIRST.generation(),
+            changed: now,
             level: 0,
             holds: [None, None],
             facts: VecDeque::new(),
@@ -351,7 +354,9 @@ impl Machine {
         }
         let to = self.stored();
         if from != to {
-            self.facts.push_back(Fact::Changed { from, to, cause, generation: self.generation, at: now });
+            let lasted = now.nanos_since(self.changed);
+            self.changed = now;
+            self.facts.push_back(Fact::Changed { from, to, cause, generation: self.generation, lasted, at: now });
         }
     }
 

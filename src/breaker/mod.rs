@@ -356,7 +356,7 @@ impl Circuit {
         self.operate(now, |machine| machine.reset(now));
         self.decide(now, |circuit, core| {
             circuit.tally.flow().take_peak();
-            core.ring.clear(circuit.tally.read());
+            core.ring.clear(now, circuit.tally.read());
             if let Some((all, _)) = &mut core.recent {
                 all.clear();
             }
@@ -415,7 +415,7 @@ impl Circuit {
             generation: core.machine.word().generation(),
             health: core.health(&circuit.tally),
             window: core.window(&circuit.tally),
-            span: core.ring.length(),
+            span: core.ring.span(now),
             lifetime: circuit.tally.lifetime(&mut core.good),
             late: circuit.tally.late(),
             peak: core.ring.inner().map(|reading| reading.peak).fold(circuit.tally.flow().peak(), u32::max),
@@ -460,7 +460,7 @@ impl Circuit {
             let figures = Figures {
                 health: core.health(&self.tally),
                 window: core.window(&self.tally),
-                span: core.ring.length(),
+                span: core.ring.span(now),
                 wait: core.wait(now),
             };
             core.outbox.extend(facts.into_iter().map(|fact| (fact, figures.clone())));

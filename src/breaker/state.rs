@@ -169,7 +169,7 @@ pub(crate) struct Figures {
     pub(crate) health: Health,
     /// Calls by outcome in the rolling window.
     pub(crate) window: Counts,
-    /// The longest that this rolling window spans.
+    /// How much time this rolling window spans.
     pub(crate) span: Duration,
     /// How long the circuit will refuse calls; `None` when it does not, or not by the clock.
     pub(crate) wait: Option<Duration>,

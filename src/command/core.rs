@@ -166,13 +166,14 @@ impl Core {
     fn event(&self, fact: &Fact, figures: Figures) -> Event {
         let command = self.name.as_str();
         match fact {
-            &Fact::Changed { from, to, cause, generation, at } => Event::Transition(Transition {
+            &Fact::Changed { from, to, cause, generation, lasted, at } => Event::Transition(Transition {
                 command,
                 group: self.group.map(Name::as_str),
                 from,
                 to,
                 cause,
                 at: at.wall_clock(),
+                lasted: Duration::from_nanos(lasted),
                 generation,
                 report: self.report(at, figures),
             }),

@@ -270,9 +270,10 @@ impl<C> Command<C> {
     /// Closes the circuit and forgets the rolling window, the latencies and the growth of the open wait. Lifetime
     /// totals stay, and so does an override: see [`Command::clear_override`].
     pub fn reset(&self) {
-        self.core.circuit.reset(Stamp::now());
+        let now = Stamp::now();
+        self.core.circuit.reset(now);
         if let Some(latencies) = &self.core.latencies {
-            latencies.reset();
+            latencies.reset(now);
         }
         self.core.publish();
     }

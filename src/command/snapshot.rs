@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::core::Core;
+use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
 use crate::breaker::state::{Forced, State};
 use crate::config::Config;
@@ -141,9 +142,17 @@ impl Snapshot {
         self.window
     }
 
-    /// The longest that the rolling window spans in time.
+    /// How much time the rolling window spans: between all but one and all of its buckets, less while the command is
+    /// young.
     pub fn window_span(&self) -> Duration {
         self.span
+    }
+
+    /// Calls per second over the rolling window, refused ones included; `None` while it spans no time, and for a window
+    /// of the last n calls.
+    pub fn rate(&self) -> Option<f64> {
+        let timed = matches!(self.config.breaker.window, Window::Time { .. });
+        (timed && !self.span.is_zero()).then(|| self.window.calls() as f64 / self.span.as_secs_f64())
     }
 
     /// Calls by outcome since the command was built. Never shrinks.
@@ -151,7 +160,8 @@ impl Snapshot {
         self.lifetime
     }
 
-    /// Errors by total in the rolling window, in [0, 1]; `None` without calls.
+    /// Errors by total in the rolling window, in [0, 1]; `None` without calls. After a recovery it still holds what was
+    /// before: hold [`Snapshot::health`] against the threshold, not this.
     pub fn error_rate(&self) -> Option<f64> {
         self.window.error_rate()
     }

@@ -100,6 +100,8 @@ pub struct Transition {
     pub cause: Cause,
     /// When, by the wall clock.
     pub at: SystemTime,
+    /// How long the state before had lasted, by the monotonic clock.
+    pub lasted: Duration,
     /// The generation that began: it grows with each change, so transitions of one command can be told apart and
     /// ordered.
     pub generation: u64,
@@ -115,7 +117,7 @@ pub struct Report {
     pub health: Health,
     /// Calls by outcome in the rolling window.
     pub window: Counts,
-    /// The longest that this window spans.
+    /// How much time this window spans.
     pub span: Duration,
     /// Median latency over the latency window.
     pub p50: Option<Duration>,

@@ -124,13 +124,13 @@ impl Latencies {
         }
     }
 
-    pub(crate) fn reset(&self) {
+    pub(crate) fn reset(&self, now: Stamp) {
         let mut ring = self.ring.lock();
         let mut reading = self.read();
         self.live.min.store(u64::MAX, Ordering::Relaxed);
         self.live.max.store(0, Ordering::Relaxed);
         (reading.min, reading.max) = (u64::MAX, 0);
-        ring.clear(reading);
+        ring.clear(now, reading);
     }
 
     /// The figures of the window that ends now.
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(latencies.summary(Stamp::from_nanos(59)).count(), 1);
         assert_eq!(latencies.summary(Stamp::from_nanos(60)), Latency::default());
         latencies.record(Stamp::from_nanos(61), 5);
-        latencies.reset();
+        latencies.reset(Stamp::from_nanos(61));
         assert_eq!(latencies.summary(Stamp::from_nanos(61)), Latency::default());
     }
 }

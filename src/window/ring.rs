@@ -14,6 +14,8 @@ pub(crate) struct Ring<R> {
     width: u64,
     /// Where the running bucket ends.
     edge: Stamp,
+    /// Before this moment nothing was seen.
+    begun: Stamp,
     readings: Box<[R]>,
     /// Index of the running bucket's reading; the one after it is the oldest.
     head: usize,
@@ -22,7 +24,7 @@ pub(crate) struct Ring<R> {
 impl<R: Clone> Ring<R> {
     /// A ring of `buckets` times `width` nanoseconds that starts at `now`, where the counters read `reading`.
     pub(crate) fn new(now: Stamp, width: u64, buckets: usize, reading: R) -> Self {
-        Self { width, edge: now.plus(width), readings: vec![reading; buckets].into(), head: 0 }
+        Self { width, edge: now.plus(width), begun: now, readings: vec![reading; buckets].into(), head: 0 }
     }
 
     /// Where the running bucket ends: nothing rolls before.
@@ -52,9 +54,9 @@ impl<R: Clone> Ring<R> {
         &self.readings[(self.head + 1) % self.readings.len()]
     }
 
-    /// The longest that the window spans.
-    pub(crate) fn length(&self) -> Duration {
-        Duration::from_nanos(self.width.saturating_mul(self.readings.len() as u64))
+    /// How much time the window spans at `now`: between n - 1 and n bucket lengths, less where it has just begun.
+    pub(crate) fn span(&self, now: Stamp) -> Duration {
+        now.since(self.start().max(self.begun))
     }
 
     /// When [`Ring::oldest`] was taken.
@@ -69,7 +71,8 @@ impl<R: Clone> Ring<R> {
     }
 
     /// Forgets everything before this moment.
-    pub(crate) fn clear(&mut self, reading: R) {
+    pub(crate) fn clear(&mut self, now: Stamp, reading: R) {
+        self.begun = now;
         self.readings.fill(reading);
     }
 
@@ -123,6 +126,17 @@ mod tests {
         assert_eq!(*ring.oldest(), 5);
         assert_eq!(ring.edge(), Stamp::NEVER);
         ring.roll(Stamp::NEVER, || 6);
+    }
+
+    #[test]
+    fn the_span_is_what_the_window_holds() {
+        let mut ring = Ring::new(at(5), 10, 3, 0_u64);
+        for (now, expected) in [(5, 0), (12, 7), (34, 29), (35, 20), (44, 29), (45, 20)] {
+            ring.roll(at(now), || 0);
+            assert_eq!(ring.span(at(now)).as_nanos(), expected, "at {now}");
+        }
+        ring.clear(at(50), 0);
+        assert_eq!(ring.span(at(52)).as_nanos(), 2);
     }
 
     #[test]

@@ -92,9 +92,16 @@ impl World {
     }
 
     fn fork(&self) -> Self {
-        let Machine { ref phase, generation, level, ref holds, ref facts, draw } = self.machine;
-        let machine =
-            Machine { phase: phase.clone(), generation, level, holds: holds.clone(), facts: facts.clone(), draw };
+        let Machine { ref phase, generation, changed, level, ref holds, ref facts, draw } = self.machine;
+        let machine = Machine {
+            phase: phase.clone(),
+            generation,
+            changed,
+            level,
+            holds: holds.clone(),
+            facts: facts.clone(),
+            draw,
+        };
         Self { machine, rules: self.rules.clone(), in_flight: self.in_flight.clone(), ..*self }
     }
 
