@@ -7,8 +7,9 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::OnceLock;
 
-use crate::error::{ConfigError, Problems};
+use crate::error::Problems;
 use crate::sync::Mutex;
 
 /// The longest name, in bytes.
@@ -18,18 +19,27 @@ const MAX_LEN: usize = 128;
 pub(crate) struct Name(&'static str);
 
 impl Name {
-    /// Checks `text` and interns it. `field` is what a [`ConfigError`] calls it.
-    pub(crate) fn new(field: &'static str, text: &str) -> Result<Self, ConfigError> {
+    /// Checks `text`; `field` is what a [`ConfigError`](crate::ConfigError) calls it.
+    pub(crate) fn check(problems: &mut Problems, field: &'static str, text: &str) {
         let inert = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
-        let mut problems = Problems::default();
         problems.require(
             (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(inert),
             field,
             || shown(text),
             "1 to 128 characters out of A-Z a-z 0-9 _ . : / -",
         );
-        problems.finish()?;
-        Ok(intern(text))
+    }
+
+    /// Interns `text`, which has been checked.
+    pub(crate) fn intern(text: &str) -> Self {
+        static NAMES: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
+        let mut names = NAMES.get_or_init(|| Mutex::new(HashSet::new())).lock();
+        if let Some(&known) = names.get(text) {
+            return Self(known);
+        }
+        let kept: &'static str = Box::leak(text.into());
+        names.insert(kept);
+        Self(kept)
     }
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -47,17 +57,6 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.0, f)
     }
-}
-
-fn intern(text: &str) -> Name {
-    static NAMES: std::sync::OnceLock<Mutex<HashSet<&'static str>>> = std::sync::OnceLock::new();
-    let mut names = NAMES.get_or_init(|| Mutex::new(HashSet::new())).lock();
-    if let Some(&known) = names.get(text) {
-        return Name(known);
-    }
-    let kept: &'static str = Box::leak(text.into());
-    names.insert(kept);
-    Name(kept)
 }
 
 /// A refused name, quoted with its oddities escaped, and cut: it may be megabytes long.

@@ -72,13 +72,18 @@ impl Registry {
         if let Some(found) = self.get(name) {
             return Ok(found);
         }
-        // User code runs before the lock is taken, so that it may use the registry itself.
-        let builder = configure(Command::builder(name).registry(self));
-        let _making = self.making.lock();
-        match self.get(name) {
-            Some(found) => Ok(found),
-            None => builder.build(),
-        }
+        // User code, be it the drop of a listener, runs before the lock is taken or after it is released, so that it may
+        // use the registry itself.
+        let (new, _) = configure(Command::builder(name).registry(self)).prepare()?;
+        let making = self.making.lock();
+        let alive = self.roster.alive();
+        let (found, superfluous) = match alive.iter().find(|core| core.name.as_str() == name) {
+            Some(core) => (Arc::clone(core), Some(new)),
+            None => (new.enlist(), None),
+        };
+        drop(making);
+        drop((superfluous, alive));
+        Ok(Command::of(found))
     }
 
     /// Brings the sampled metrics of every command up to date; call it before a scrape is answered.

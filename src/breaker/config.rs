@@ -207,7 +207,7 @@ impl Breaker {
         let default_max = saturating_nanos(Duration::from_secs(60)).max(open_for);
         let max_open = self.max_open.map_or(default_max, |max| problems.span("breaker.max_open", max));
         problems.require(
-            max_open >= open_for,
+            max_open >= open_for || max_open == 0,
             "breaker.max_open",
             || format!("{:?}", self.max_open.unwrap_or_default()),
             "at least breaker.open_for",

@@ -138,20 +138,21 @@ impl Circuit {
         })
     }
 
-    /// Admits or refuses a call, which takes a probe's place when the circuit is half-open.
+    /// Admits or refuses a call, which takes a probe's place when the circuit is half-open; also says whether there are
+    /// facts to publish.
     #[inline]
-    pub(crate) fn admit(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {
+    pub(crate) fn admit(&self, now: Stamp, timeout: u64) -> (Result<Ticket, Refusal>, bool) {
         let word = self.word();
         if word.is_closed() {
-            return Ok(Ticket::passing(word));
+            return (Ok(Ticket::passing(word)), false);
         }
         self.admit_slow(word, now, timeout)
     }
 
     #[cold]
-    fn admit_slow(&self, word: Word, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {
+    fn admit_slow(&self, word: Word, now: Stamp, timeout: u64) -> (Result<Ticket, Refusal>, bool) {
         if let Some(verdict) = self.standing(word, now) {
-            return verdict.map(|()| Ticket::passing(word));
+            return (verdict.map(|()| Ticket::passing(word)), false);
         }
         self.decide(now, |circuit, core| {
             // Longer than the probe may run, or it would be given up while it still has its chance.
@@ -159,7 +160,7 @@ impl Circuit {
             let before = core.machine.word();
             let ticket = core.machine.admit(&core.rules, now, lease);
             circuit.settle_flip(core, now, before);
-            ticket
+            (ticket, core.has_facts())
         })
     }
 

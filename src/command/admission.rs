@@ -76,14 +76,14 @@ impl Core {
     /// The second half, for a call that has a slot.
     #[inline(always)]
     fn take_ticket(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
-        let ticket = self.circuit.admit(now, timeout).inspect_err(|_| {
+        let (admitted, facts) = self.circuit.admit(now, timeout);
+        if admitted.is_err() {
             self.slots.release();
-        })?;
-        if !ticket.is_passing() {
-            // Letting a probe out may have changed the state.
+        }
+        if facts {
             self.publish();
         }
-        Ok(ticket)
+        Ok(admitted?)
     }
 
     /// What becomes of a call that [`Core::enter`] did not admit: it may wait, if only a slot is missing and there is a

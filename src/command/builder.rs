@@ -125,13 +125,22 @@ impl<C> Builder<C> {
     ///
     /// A [`ConfigError`] with every setting that is out of range.
     pub fn build(self) -> Result<Command<C>, ConfigError> {
-        let name = Name::new("name", &self.name)?;
-        let group = self.group.map(|group| Name::new("group", &group)).transpose()?;
+        let (core, classify) = self.prepare()?;
+        Ok(Command { core: core.enlist(), classify: Arc::new(classify) })
+    }
+
+    /// Everything but entering the registry.
+    pub(crate) fn prepare(self) -> Result<(Core, C), ConfigError> {
+        let Self { name, group, config, classify, listeners, roster } = self;
         let mut problems = Problems::default();
-        let settings = self.config.check(&mut problems);
+        Name::check(&mut problems, "name", &name);
+        if let Some(group) = &group {
+            Name::check(&mut problems, "group", group);
+        }
+        let settings = config.check(&mut problems);
         problems.finish()?;
-        let core = Core::new(name, group, self.config, settings, self.listeners, Arc::clone(&self.roster));
-        Ok(Command { core: self.roster.enlist(core), classify: Arc::new(self.classify) })
+        let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
+        Ok((Core::new(name, group, config, settings, listeners, roster), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

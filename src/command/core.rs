@@ -36,7 +36,7 @@ pub(crate) struct Core {
     timeout: AtomicU64,
     /// Longest wait in the bulkhead's queue, in nanoseconds; 0 without a queue.
     queue_wait: AtomicU64,
-    config: Mutex<Config>,
+    pub(super) config: Mutex<Config>,
     /// Events that are not the circuit's own.
     notices: Mutex<VecDeque<Event>>,
     /// Held by the one thread that delivers, so that events keep their order.
@@ -44,13 +44,15 @@ pub(crate) struct Core {
     /// When a refusal was last traced.
     pub(super) traced: AtomicU64,
     roster: Arc<Roster>,
-    /// Its place on the roster.
-    pub(super) number: u64,
+    /// Its place on the roster, once it has one.
+    place: Option<u64>,
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.roster.strike(self.number);
+        if let Some(place) = self.place {
+            self.roster.strike(place);
+        }
     }
 }
 
@@ -82,8 +84,17 @@ impl Core {
             delivering: Mutex::new(()),
             traced: AtomicU64::new(0),
             roster,
-            number: 0,
+            place: None,
         }
+    }
+
+    /// Enters the registry.
+    pub(crate) fn enlist(mut self) -> Arc<Self> {
+        let roster = Arc::clone(&self.roster);
+        roster.enlist(|place| {
+            self.place = Some(place);
+            Arc::new(self)
+        })
     }
 
     // ---- configuration ----

@@ -27,19 +27,18 @@ impl Roster {
         Arc::clone(GLOBAL.get_or_init(Self::new))
     }
 
-    /// Puts a command on the list.
-    pub(super) fn enlist(&self, mut core: Core) -> Arc<Core> {
+    /// Puts a command on the list; `make` makes it for its place there.
+    pub(super) fn enlist(&self, make: impl FnOnce(u64) -> Arc<Core>) -> Arc<Core> {
         let mut entries = self.0.lock();
-        let number = entries.next;
+        let place = entries.next;
         entries.next += 1;
-        core.number = number;
-        let core = Arc::new(core);
-        entries.commands.insert(number, Arc::downgrade(&core));
+        let core = make(place);
+        entries.commands.insert(place, Arc::downgrade(&core));
         core
     }
 
-    pub(super) fn strike(&self, number: u64) {
-        let struck = self.0.lock().commands.remove(&number);
+    pub(super) fn strike(&self, place: u64) {
+        let struck = self.0.lock().commands.remove(&place);
         drop(struck);
     }
 

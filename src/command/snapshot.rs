@@ -79,7 +79,11 @@ pub struct FallbackCounts {
 impl Snapshot {
     pub(super) fn of(core: &Core) -> Self {
         let now = Stamp::now();
+        // Held while its settings are read elsewhere, so that nobody sees half of a change.
+        let config = core.config.lock();
         let view = core.circuit.view(now);
+        let limit = core.slots.limit();
+        let config = config.clone();
         let in_flight = core.slots.in_flight();
         let hold = view.hold.map(|(forced, Override { reason, until })| Hold {
             forced,
@@ -101,7 +105,7 @@ impl Snapshot {
             in_flight,
             peak: view.peak.max(in_flight),
             queued: core.slots.waiting(),
-            limit: core.slots.limit(),
+            limit,
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
             hold,
@@ -111,7 +115,7 @@ impl Snapshot {
                 rejected: ended(FallbackOutcome::Rejected),
                 in_flight: core.fallbacks.slots.in_flight() as usize,
             },
-            config: core.config(),
+            config,
         }
     }
 

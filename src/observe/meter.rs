@@ -14,7 +14,7 @@ use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use crate::breaker::state::State;
 use crate::name::Name;
 use crate::outcome::Outcome;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
 
 /// Buckets, in seconds, that suit `fusebox_call_duration_seconds`.
 ///
@@ -73,6 +73,8 @@ pub(crate) struct Meter {
     group: Option<Name>,
     /// The circuit's state, as an index into [`State::ALL`], for a recorder that comes late.
     state: AtomicUsize,
+    /// The gauges that have had a value, one bit each.
+    shown: AtomicU32,
     /// The first two recorders seen: none and the one that is installed late, as a rule. Read without a lock.
     first: OnceLock<Box<Handles>>,
     second: OnceLock<Box<Handles>>,
@@ -93,7 +95,8 @@ struct Handles {
 impl Meter {
     pub(crate) fn new(command: Name, group: Option<Name>) -> Self {
         let (first, second, later) = (OnceLock::new(), OnceLock::new(), Mutex::new(None));
-        Self { command, group, state: AtomicUsize::new(State::Closed as usize), first, second, later }
+        let state = AtomicUsize::new(State::Closed as usize);
+        Self { command, group, state, shown: AtomicU32::new(0), first, second, later }
     }
 
     /// Counts a call, and its duration in nanoseconds if it ran to an end.
@@ -153,9 +156,18 @@ impl Meter {
                 ("fusebox_config_open_seconds", Some(sample.open_for.as_secs_f64())),
                 ("fusebox_config_timeout_seconds", sample.timeout.map(|timeout| timeout.as_secs_f64())),
             ];
-            for (name, value) in gauges {
-                if let Some(value) = value {
-                    self.gauge(recorder, name, &[], value);
+            for (index, (name, value)) in gauges.into_iter().enumerate() {
+                let shown = 1 << index;
+                match value {
+                    Some(value) => {
+                        self.shown.fetch_or(shown, Ordering::Relaxed);
+                        self.gauge(recorder, name, &[], value);
+                    }
+                    // A series cannot be taken back, and a limit that was lifted is an infinite one.
+                    None if self.shown.load(Ordering::Relaxed) & shown != 0 => {
+                        self.gauge(recorder, name, &[], f64::INFINITY);
+                    }
+                    None => {}
                 }
             }
         });

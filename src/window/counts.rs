@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::flow::Flow;
+use super::ring;
 use crate::outcome::Outcome;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -131,6 +132,12 @@ pub(crate) struct Reading {
     others: [u32; Outcome::COUNT],
     /// Most calls in flight at once in the bucket that ended here.
     pub(crate) peak: u32,
+}
+
+impl ring::Reading for Reading {
+    fn idle(&self) -> Self {
+        Self { peak: 0, ..*self }
+    }
 }
 
 impl Reading {

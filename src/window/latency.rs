@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ring::Ring;
+use super::ring::{self, Ring};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Stamp;
 
@@ -68,6 +68,12 @@ struct Reading {
     /// Extremes of the slice that ended here.
     min: u64,
     max: u64,
+}
+
+impl ring::Reading for Reading {
+    fn idle(&self) -> Self {
+        Self { min: u64::MAX, max: 0, ..self.clone() }
+    }
 }
 
 impl Latencies {
@@ -204,11 +210,8 @@ impl Latency {
         for (cell, &n) in cells.iter().enumerate() {
             let n = u64::from(n);
             if below + n >= rank {
-                // The calls of one cell are taken to lie evenly in it.
-                let (from, to) = (lower_bound(cell), lower_bound(cell + 1));
-                let share = ((rank - below) as f64 - 0.5) / n as f64;
-                let nanos = from + ((to - from) as f64 * share) as u64;
-                return Some(Duration::from_nanos(nanos.clamp(self.min, self.max)));
+                let middle = lower_bound(cell).midpoint(lower_bound(cell + 1));
+                return Some(Duration::from_nanos(middle.clamp(self.min, self.max)));
             }
             below += n;
         }
@@ -217,7 +220,9 @@ impl Latency {
 
     /// The mean; `None` without calls.
     pub fn mean(&self) -> Option<Duration> {
-        self.sum.checked_div(self.count).map(Duration::from_nanos)
+        // A call that is being recorded may be in one of the two and not yet in the other.
+        let mean = self.sum.checked_div(self.count)?;
+        Some(Duration::from_nanos(mean.clamp(self.min, self.max)))
     }
 
     /// The longest; `None` without calls.

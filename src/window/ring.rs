@@ -21,7 +21,13 @@ pub(crate) struct Ring<R> {
     head: usize,
 }
 
-impl<R: Clone> Ring<R> {
+/// What a ring keeps: a reading of counters, and of extremes that belong to one bucket.
+pub(crate) trait Reading: Clone {
+    /// The same counters at the end of a bucket in which nothing happened.
+    fn idle(&self) -> Self;
+}
+
+impl<R: Reading> Ring<R> {
     /// A ring of `buckets` times `width` nanoseconds that starts at `now`, where the counters read `reading`.
     pub(crate) fn new(now: Stamp, width: u64, buckets: usize, reading: R) -> Self {
         Self { width, edge: now.plus(width), begun: now, readings: vec![reading; buckets].into(), head: 0 }
@@ -34,17 +40,18 @@ impl<R: Clone> Ring<R> {
 
     /// Closes the buckets that have ended by `now`; `read` gives the counters of this moment.
     ///
-    /// Buckets that passed unnoticed were idle, or they would have been noticed, so all edges share one reading, and
-    /// a gap of any length costs at most one turn of the ring.
+    /// What was seen belongs to the bucket that was running. Those that passed since were idle, or they would have been
+    /// noticed; so a gap of any length costs at most one turn of the ring.
     pub(crate) fn roll(&mut self, now: Stamp, read: impl FnOnce() -> R) {
         if now < self.edge {
             return;
         }
         let ended = now.nanos_since(self.edge) / self.width + 1;
-        let reading = read();
+        let mut reading = read();
         for _ in 0..ended.min(self.readings.len() as u64) {
             self.head = (self.head + 1) % self.readings.len();
-            self.readings[self.head] = reading.clone();
+            let idle = reading.idle();
+            self.readings[self.head] = std::mem::replace(&mut reading, idle);
         }
         self.edge = self.edge.plus(ended.saturating_mul(self.width));
     }
@@ -85,6 +92,12 @@ impl<R: Clone> Ring<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Reading for u64 {
+        fn idle(&self) -> Self {
+            *self
+        }
+    }
 
     fn at(nanos: u64) -> Stamp {
         Stamp::from_nanos(nanos)
