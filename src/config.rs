@@ -88,6 +88,18 @@ impl Config {
         Self { breaker, ..self }
     }
 
+    /// Changes some settings of the breaker and keeps the others.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let command = fusebox::Command::builder("docs.map_breaker").build()?;
+    /// command.reconfigure(|c| c.map_breaker(|breaker| breaker.open_for(Duration::from_secs(2))))?;
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn map_breaker(self, change: impl FnOnce(Breaker) -> Breaker) -> Self {
+        Self { breaker: change(self.breaker), ..self }
+    }
+
     /// At most `limit` fallbacks at once; beyond that a caller gets the error that the fallback was for.
     pub fn max_concurrent_fallbacks(self, limit: usize) -> Self {
         Self { max_concurrent_fallbacks: limit, ..self }

@@ -3,7 +3,8 @@
 use std::future::Future;
 
 use crate::command::Command;
-use crate::command::run::{ByCommand, Call, Given};
+use crate::command::run::Call;
+use crate::command::work::{ByCommand, Given};
 use crate::outcome::Classify;
 
 /// Adds [`guarded_by`](Guard::guarded_by) to every future of a `Result`.

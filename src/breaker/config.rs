@@ -12,7 +12,7 @@ use crate::time::saturating_nanos;
 /// | [`error_rate`](Self::error_rate) | 0.5 | errors / total, in (0, 1] |
 /// | [`min_calls`](Self::min_calls) | 20 | calls in the window before a rate is looked at, at least 1 |
 /// | [`window`](Self::window), [`buckets`](Self::buckets) | 10 s, 10 | each bucket a whole number of milliseconds |
-/// | [`last_calls`](Self::last_calls) | off | a window of the last n calls instead, at least 1 |
+/// | [`last_calls`](Self::last_calls) | off | a window of the last n calls instead, 1 to 1,000,000 |
 /// | [`open_for`](Self::open_for) | 5 s | first wait, longer than 0 |
 /// | [`growth`](Self::growth) | 2.0 | factor for each reopening in a row, at least 1 |
 /// | [`max_open`](Self::max_open) | 60 s, or `open_for` if longer | longest wait, at least `open_for` |
@@ -85,6 +85,9 @@ pub enum Window {
 
 /// The steps of a time window where none are given.
 const BUCKETS: u32 = 10;
+/// A window is memory: at most half a megabyte of buckets, or 4 MB of calls.
+const MAX_BUCKETS: u32 = 10_000;
+const MAX_CALLS: u32 = 1_000_000;
 
 impl Default for Breaker {
     fn default() -> Self {
@@ -132,7 +135,7 @@ impl Breaker {
         Self { window: Window::Time { length, buckets }, ..self }
     }
 
-    /// Steps in which a time window moves, at least 1; each must be a whole number of milliseconds long. Without
+    /// Steps in which a time window moves, 1 to 10,000; each must be a whole number of milliseconds long. Without
     /// meaning for a window of [`last_calls`](Self::last_calls).
     pub fn buckets(self, buckets: u32) -> Self {
         match self.window {
@@ -141,7 +144,7 @@ impl Breaker {
         }
     }
 
-    /// Takes rates over exactly the last `calls` calls instead, at least 1. Only calls that count are held: successes
+    /// Takes rates over exactly the last `calls` calls instead, 1 to 1,000,000. Only calls that count are held: successes
     /// and errors. A rate needs no more than `calls` calls, whatever [`min_calls`](Self::min_calls) says.
     ///
     /// Recording such a call takes a short lock, where a time window is lock-free.
@@ -227,8 +230,9 @@ impl Breaker {
         let span = match self.window {
             Window::Time { length, buckets } => time_window(problems, length, buckets),
             Window::Calls(calls) => {
-                problems.at_least_one("breaker.last_calls", calls);
-                Span::Calls(calls as usize)
+                let fits = (1..=MAX_CALLS).contains(&calls);
+                problems.require(fits, "breaker.last_calls", || calls, "1 to 1000000 calls");
+                Span::Calls(calls.min(MAX_CALLS) as usize)
             }
         };
         let reachable = if let Window::Calls(calls) = self.window { calls } else { u32::MAX };
@@ -267,7 +271,7 @@ impl Breaker {
 
 fn time_window(problems: &mut Problems, length: Duration, buckets: u32) -> Span {
     const MILLI: u64 = 1_000_000;
-    problems.at_least_one("breaker.buckets", buckets);
+    problems.require((1..=MAX_BUCKETS).contains(&buckets), "breaker.buckets", || buckets, "1 to 10000");
     let nanos = problems.span("breaker.window", length);
     let width = nanos / u64::from(buckets.max(1));
     problems.require(

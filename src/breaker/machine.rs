@@ -93,10 +93,32 @@ pub(crate) struct Override {
 /// Something that happened, in the order in which it did.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fact {
-    Changed { from: State, to: State, cause: Cause, generation: u64, lasted: u64, at: Stamp },
-    OverrideSet { forced: Forced, hold: Override, at: Stamp },
-    OverrideCleared { forced: Forced, hold: Override, expired: bool, at: Stamp },
-    LeaseExpired { generation: u64, at: Stamp },
+    Changed {
+        from: State,
+        to: State,
+        cause: Cause,
+        generation: u64,
+        /// How long the state before had lasted, in nanoseconds.
+        lasted: u64,
+        /// Until when the new state refuses every call, if the clock decides that.
+        refuses_until: Option<Stamp>,
+        at: Stamp,
+    },
+    OverrideSet {
+        forced: Forced,
+        hold: Override,
+        at: Stamp,
+    },
+    OverrideCleared {
+        forced: Forced,
+        hold: Override,
+        expired: bool,
+        at: Stamp,
+    },
+    LeaseExpired {
+        generation: u64,
+        at: Stamp,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -155,7 +177,7 @@ impl Machine {
 
     /// Until when [`Machine::word`] holds without a call: the end of the wait, or of the override.
     pub(crate) fn until(&self) -> Stamp {
-        match (self.effective_hold(), &self.phase) {
+        match (self.stored_hold(), &self.phase) {
             (Some((_, hold)), _) => hold.until,
             (None, Phase::Open { until }) => *until,
             (None, _) => Stamp::NEVER,
@@ -164,18 +186,17 @@ impl Machine {
 
     /// The state as a call at `now` would find it. Changes nothing.
     pub(crate) fn state(&self, now: Stamp) -> State {
-        let holding = |forced: Forced| self.holds[forced as usize].as_ref().is_some_and(|hold| now < hold.until);
-        match &self.phase {
-            _ if holding(Forced::Open) => State::ForcedOpen,
-            _ if holding(Forced::Closed) => State::ForcedClosed,
-            Phase::Closed { .. } => State::Closed,
-            Phase::Open { until } if now < *until => State::Open,
-            Phase::Open { .. } | Phase::HalfOpen(_) => State::HalfOpen,
+        match (self.hold(now), &self.phase) {
+            (Some((forced, _)), _) => forced.state(),
+            (None, Phase::Closed { .. }) => State::Closed,
+            (None, Phase::Open { until }) if now < *until => State::Open,
+            (None, Phase::Open { .. } | Phase::HalfOpen(_)) => State::HalfOpen,
         }
     }
 
+    /// The override that is in force at `now`.
     pub(crate) fn hold(&self, now: Stamp) -> Option<(Forced, &Override)> {
-        self.effective_hold().filter(|(_, hold)| now < hold.until)
+        self.find_hold(|hold| now < hold.until)
     }
 
     /// Whether a call would be refused now, without taking a place: what comes between this and [`Machine::admit`]
@@ -191,11 +212,12 @@ impl Machine {
 
     /// Until when every call is refused, while that is so and the clock decides it.
     pub(crate) fn refuses_until(&self, now: Stamp) -> Option<Stamp> {
-        match (self.state(now), &self.phase) {
-            (State::ForcedOpen, _) => Some(self.until()),
-            (State::Open, &Phase::Open { until }) => Some(until),
-            _ => None,
-        }
+        let until = match (self.state(now), &self.phase) {
+            (State::ForcedOpen, _) => self.until(),
+            (State::Open, &Phase::Open { until }) => until,
+            _ => return None,
+        };
+        (until != Stamp::NEVER).then_some(until)
     }
 
     /// Admits or refuses a call, which takes a probe's place when the circuit is half-open. `lease` is in nanoseconds.
@@ -230,6 +252,7 @@ impl Machine {
     pub(crate) fn judge(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged, health: Health) {
         match (self.stored(), result.open_for) {
             (State::Closed | State::HalfOpen, Some(wait)) => {
+                self.forgive(rules, now);
                 self.open(now, now.plus(wait), Cause::OpenFor { wait: trip::as_wait(wait) });
             }
             (State::Closed, None) => {
@@ -323,10 +346,15 @@ impl Machine {
     }
 
     fn trip(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
+        self.forgive(rules, now);
+        self.trip_at_level(rules, now, cause);
+    }
+
+    /// Takes off what a closed circuit has earned since it closed.
+    fn forgive(&mut self, rules: &Rules, now: Stamp) {
         if let Phase::Closed { since } = self.phase {
             self.level -= trip::forgiven(rules, self.level, now.nanos_since(since));
         }
-        self.trip_at_level(rules, now, cause);
     }
 
     fn trip_at_level(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
@@ -355,14 +383,16 @@ impl Machine {
         let to = self.stored();
         if from != to {
             let lasted = now.nanos_since(self.changed);
+            let refuses_until = self.refuses_until(now);
             self.changed = now;
-            self.facts.push_back(Fact::Changed { from, to, cause, generation: self.generation, lasted, at: now });
+            let generation = self.generation;
+            self.facts.push_back(Fact::Changed { from, to, cause, generation, lasted, refuses_until, at: now });
         }
     }
 
     /// The state as stored: an override or a wait that has run out still shows.
     fn stored(&self) -> State {
-        match (self.effective_hold(), &self.phase) {
+        match (self.stored_hold(), &self.phase) {
             (Some((forced, _)), _) => forced.state(),
             (None, Phase::Closed { .. }) => State::Closed,
             (None, Phase::Open { .. }) => State::Open,
@@ -370,13 +400,18 @@ impl Machine {
         }
     }
 
-    fn effective_hold(&self) -> Option<(Forced, &Override)> {
-        [Forced::Open, Forced::Closed]
-            .into_iter()
-            .find_map(|forced| Some((forced, self.holds[forced as usize].as_ref()?)))
+    /// The override that is stored, in force or not.
+    fn stored_hold(&self) -> Option<(Forced, &Override)> {
+        self.find_hold(|_| true)
     }
 
-    fn expire_holds(&mut self, now: Stamp) {
+    fn find_hold(&self, which: impl Fn(&Override) -> bool) -> Option<(Forced, &Override)> {
+        let forced = [Forced::Open, Forced::Closed].into_iter();
+        forced.filter_map(|forced| Some((forced, self.holds[forced as usize].as_ref()?))).find(|(_, hold)| which(hold))
+    }
+
+    /// Ends the overrides that have run out.
+    pub(crate) fn expire_holds(&mut self, now: Stamp) {
         let was = self.stored();
         if self.release(now, true, |hold| hold.until <= now) {
             self.flip_from(was, now, Cause::Expired);

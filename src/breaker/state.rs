@@ -171,6 +171,4 @@ pub(crate) struct Figures {
     pub(crate) window: Counts,
     /// How much time this rolling window spans.
     pub(crate) span: Duration,
-    /// How long the circuit will refuse calls; `None` when it does not, or not by the clock.
-    pub(crate) wait: Option<Duration>,
 }

@@ -76,11 +76,11 @@ impl Core {
     /// The second half, for a call that has a slot.
     #[inline(always)]
     fn take_ticket(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
-        let (admitted, facts) = self.circuit.admit(now, timeout);
+        let admitted = self.circuit.admit(now, timeout);
         if admitted.is_err() {
             self.slots.release();
         }
-        if facts {
+        if self.circuit.has_news() {
             self.publish();
         }
         Ok(admitted?)
@@ -120,9 +120,9 @@ impl Core {
     }
 
     fn count_unstarted(&self, now: Stamp, outcome: Outcome) {
-        let facts = self.circuit.refuse(now, outcome);
+        self.circuit.refuse(now, outcome);
         self.meter.call(outcome, 0);
-        if facts {
+        if self.circuit.has_news() {
             self.publish();
         }
     }

@@ -4,6 +4,7 @@
 //! meanwhile, so its slot stays taken until then: a bulkhead that counted patience instead of work would let a hung
 //! disk collect every thread of the pool.
 
+use std::fmt;
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::pin::Pin;
@@ -14,35 +15,50 @@ use tokio::task::JoinHandle;
 
 use super::core::Core;
 use super::permit::{Permit, SlotOfWork};
-use super::run::sealed::Work;
+use super::work::sealed::Work;
 use crate::error::Error;
 use crate::outcome::{Classify, Outcome, Verdict};
 
 /// A closure for tokio's blocking pool.
-#[derive(Debug)]
-pub struct Blocking<F> {
-    pub(crate) core: Arc<Core>,
-    pub(crate) closure: F,
+pub struct Blocking<F, T, E> {
+    core: Arc<Core>,
+    closure: F,
+    /// Known where the bounds are. On the impl of `Work` they would be bounds with lifetimes on a future's types, which
+    /// a compiler that checks whether a task is `Send` cannot see through.
+    spawn: fn(F, SlotOfWork) -> JoinHandle<Result<T, E>>,
 }
 
-impl<F, T, E> Work for Blocking<F>
+impl<F, T, E> Blocking<F, T, E>
 where
     F: FnOnce() -> Result<T, E> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
 {
+    pub(crate) fn new(core: Arc<Core>, closure: F) -> Self {
+        let spawn = |closure: F, slot| {
+            tokio::task::spawn_blocking(move || {
+                let _until_it_ends: SlotOfWork = slot;
+                closure()
+            })
+        };
+        Self { core, closure, spawn }
+    }
+}
+
+impl<F, T, E> Work for Blocking<F, T, E> {
     type Ok = T;
     type Err = E;
     type Future = Running<T, E>;
 
     fn start(self, permit: &mut Permit<'_>) -> Running<T, E> {
-        let Self { core, closure } = self;
         permit.hand_over_slot();
-        let slot = SlotOfWork(core);
-        Running(tokio::task::spawn_blocking(move || {
-            let _until_it_ends = slot;
-            closure()
-        }))
+        Running((self.spawn)(self.closure, SlotOfWork(self.core)))
+    }
+}
+
+impl<F, T, E> fmt::Debug for Blocking<F, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocking").finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::fallback::Fallbacks;
 use super::roster::Roster;
-use crate::breaker::Circuit;
+use crate::breaker::circuit::Circuit;
 use crate::breaker::machine::Fact;
 use crate::breaker::state::{Figures, State};
 use crate::bulkhead::Slots;
@@ -120,16 +120,16 @@ impl Core {
         self.meter.reload(checked.is_ok());
         let settings = checked?;
         let now = Stamp::now();
-        let changes = before.changes(&next);
-        let woken = {
+        let (changes, woken) = {
             // One at a time, so that what is shown is what is in force.
             let mut config = self.config.lock();
+            let changes = config.changes(&next);
             *config = next;
             self.timeout.store(settings.timeout, Ordering::Relaxed);
             self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
             self.circuit.reconfigure(now, settings.rules);
             drop(self.fallbacks.slots.resize(settings.fallbacks));
-            self.slots.resize(settings.capacity)
+            (changes, self.slots.resize(settings.capacity))
         };
         woken.into_iter().for_each(Waker::wake);
         let (command, at) = (self.name.as_str(), now.wall_clock());
@@ -150,7 +150,7 @@ impl Core {
             let notices = std::mem::take(&mut *self.notices.lock());
             notices.iter().for_each(|event| self.deliver(event));
             drop(turn);
-            if !self.circuit.has_facts() && self.notices.lock().is_empty() {
+            if !self.circuit.has_news() && self.notices.lock().is_empty() {
                 return;
             }
         }
@@ -177,17 +177,19 @@ impl Core {
     fn event(&self, fact: &Fact, figures: Figures) -> Event {
         let command = self.name.as_str();
         match fact {
-            &Fact::Changed { from, to, cause, generation, lasted, at } => Event::Transition(Transition {
-                command,
-                group: self.group.map(Name::as_str),
-                from,
-                to,
-                cause,
-                at: at.wall_clock(),
-                lasted: Duration::from_nanos(lasted),
-                generation,
-                report: self.report(at, figures),
-            }),
+            &Fact::Changed { from, to, cause, generation, lasted, refuses_until, at } => {
+                Event::Transition(Transition {
+                    command,
+                    group: self.group.map(Name::as_str),
+                    from,
+                    to,
+                    cause,
+                    at: at.wall_clock(),
+                    lasted: Duration::from_nanos(lasted),
+                    generation,
+                    report: self.report(at, figures, refuses_until.map(|until| until.since(at))),
+                })
+            }
             Fact::OverrideSet { forced, hold, at } => Event::OverrideSet {
                 command,
                 forced: *forced,
@@ -206,7 +208,7 @@ impl Core {
         }
     }
 
-    fn report(&self, at: Stamp, figures: Figures) -> Report {
+    fn report(&self, at: Stamp, figures: Figures, wait: Option<Duration>) -> Report {
         let latency = self.latencies.as_ref().map(|latencies| latencies.summary(at)).unwrap_or_default();
         Report {
             health: figures.health,
@@ -215,7 +217,7 @@ impl Core {
             p50: latency.percentile(0.5),
             p99: latency.percentile(0.99),
             oldest_in_flight: self.eldest.age(at),
-            wait: figures.wait,
+            wait,
         }
     }
 

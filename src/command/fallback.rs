@@ -3,7 +3,12 @@
 //! When a dependency is down every call takes its fallback, and a fallback that is slow would hold as many tasks as
 //! the dependency did. So fallbacks have their own concurrency limit; beyond it the caller gets the original error.
 
-use std::future::{Future, Pending};
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use crate::bulkhead::{Capacity, Slots};
 use crate::command::core::Core;
@@ -11,19 +16,25 @@ use crate::error::Error;
 use crate::observe::meter::FallbackOutcome;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Something that may make a value out of an error. [`NoFallback`] and closures.
+/// Something that may make a value out of an error: [`NoFallback`], or a closure as a [`Rescue`].
 ///
 /// Sealed: it is named in the types of futures and has nothing to call.
-pub trait Recover<T, E>: sealed::Recover<T, E> {}
+pub trait Recover: sealed::Recover {}
 
-impl<T, E, B: sealed::Recover<T, E>> Recover<T, E> for B {}
+impl<B: sealed::Recover> Recover for B {}
 
 pub(crate) mod sealed {
     use super::*;
 
-    pub trait Recover<T, E> {
-        type Future: Future<Output = Result<T, Error<E>>>;
-        fn recover(self, cause: Error<E>) -> Self::Future;
+    /// Names no error type. A [`Call`](crate::Call) is bound by this trait, and a compiler that checks whether a task is
+    /// `Send` cannot see through a bound that names one with a lifetime in it.
+    pub trait Recover {
+        type Running;
+    }
+
+    pub trait RecoverFrom<T, E>: Recover {
+        fn recover(self, cause: Error<E>) -> Self::Running;
+        fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Result<T, Error<E>>>;
     }
 }
 
@@ -31,23 +42,53 @@ pub(crate) mod sealed {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoFallback;
 
-impl<T, E> sealed::Recover<T, E> for NoFallback {
-    type Future = Pending<Result<T, Error<E>>>;
+impl sealed::Recover for NoFallback {
+    type Running = Infallible;
+}
 
-    fn recover(self, _: Error<E>) -> Self::Future {
+impl<T, E> sealed::RecoverFrom<T, E> for NoFallback {
+    fn recover(self, _: Error<E>) -> Infallible {
         unreachable!("there is none to ask")
+    }
+
+    fn poll(running: Pin<&mut Infallible>, _: &mut Context<'_>) -> Poll<Result<T, Error<E>>> {
+        match *running {}
     }
 }
 
-impl<T, E, B, Fut> sealed::Recover<T, E> for B
+/// A closure that makes a fallback.
+pub struct Rescue<B, Fut> {
+    closure: B,
+    makes: PhantomData<fn() -> Fut>,
+}
+
+impl<B, Fut> Rescue<B, Fut> {
+    pub(crate) fn new(closure: B) -> Self {
+        Self { closure, makes: PhantomData }
+    }
+}
+
+impl<B, Fut> sealed::Recover for Rescue<B, Fut> {
+    type Running = Fut;
+}
+
+impl<T, E, B, Fut> sealed::RecoverFrom<T, E> for Rescue<B, Fut>
 where
     B: FnOnce(Error<E>) -> Fut,
     Fut: Future<Output = Result<T, Error<E>>>,
 {
-    type Future = Fut;
-
     fn recover(self, cause: Error<E>) -> Fut {
-        self(cause)
+        (self.closure)(cause)
+    }
+
+    fn poll(running: Pin<&mut Fut>, cx: &mut Context<'_>) -> Poll<Result<T, Error<E>>> {
+        running.poll(cx)
+    }
+}
+
+impl<B, Fut> fmt::Debug for Rescue<B, Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rescue").finish_non_exhaustive()
     }
 }
 

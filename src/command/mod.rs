@@ -2,7 +2,8 @@
 //!
 //! Everything here is built around one guard. A call is admitted ([`admission`]), which gives a [`permit`]; the permit
 //! is resolved or dropped, and either records exactly one outcome and gives back what the call held. The future in
-//! [`run`] adds the timeout and the [`fallback`]; [`blocking`] is for work that has no future.
+//! [`run`] adds the timeout and the [`fallback`] to whatever [`work`] there is; [`blocking`] is for work without a
+//! future.
 
 pub(crate) mod admission;
 pub(crate) mod blocking;
@@ -13,6 +14,7 @@ pub(crate) mod permit;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod work;
 
 use std::fmt;
 use std::future::Future;
@@ -23,8 +25,9 @@ use self::blocking::Blocking;
 use self::builder::Builder;
 use self::core::Core;
 use self::permit::Permit;
-use self::run::{ByCommand, Call};
+use self::run::Call;
 use self::snapshot::Snapshot;
+use self::work::ByCommand;
 use crate::breaker::machine::Override;
 use crate::breaker::state::{Forced, State};
 use crate::config::Config;
@@ -147,14 +150,14 @@ impl<C> Command<C> {
     ///
     /// The returned future panics with the closure's panic, when it is polled outside a tokio runtime, and when the
     /// runtime shuts down before the closure was started.
-    pub fn spawn_blocking<F, T, E>(&self, operation: F) -> Call<'_, Blocking<F>, ByCommand<'_, C>>
+    pub fn spawn_blocking<F, T, E>(&self, operation: F) -> Call<'_, Blocking<F, T, E>, ByCommand<'_, C>>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
         C: Classify<T, E>,
     {
-        let work = Blocking { core: Arc::clone(&self.core), closure: operation };
+        let work = Blocking::new(Arc::clone(&self.core), operation);
         Call::new(&self.core, work, ByCommand(&self.classify))
     }
 

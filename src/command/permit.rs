@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::core::Core;
-use crate::breaker::Ending;
+use crate::breaker::circuit::Ending;
 use crate::breaker::machine::Ticket;
 use crate::outcome::{Outcome, Verdict};
 use crate::time::{Stamp, saturating_nanos};
@@ -162,7 +162,7 @@ impl<'c> Permit<'c> {
         if recorded.late {
             core.meter.late();
         }
-        if recorded.facts {
+        if core.circuit.has_news() {
             core.publish();
         }
     }

@@ -10,73 +10,13 @@ use pin_project::pin_project;
 
 use super::admission::{Place, Waits};
 use super::core::Core;
-use super::fallback::{FallbackSlot, NoFallback, Recover};
+use super::fallback::sealed::RecoverFrom;
+use super::fallback::{FallbackSlot, NoFallback, Recover, Rescue};
 use super::permit::{Permit, Watch};
+use super::work::Work;
 use crate::error::{Error, TimedOut};
 use crate::outcome::{Classify, Outcome, Verdict};
 use crate::time::{Stamp, Timer, saturating_nanos, timer};
-
-/// Something that a command can run: a closure that makes a future, a future, a blocking closure.
-///
-/// Sealed: it is named in the types of futures and has nothing to call.
-pub trait Work: sealed::Work {}
-
-impl<W: sealed::Work> Work for W {}
-
-pub(crate) mod sealed {
-    use super::*;
-
-    pub trait Work {
-        type Ok;
-        type Err;
-        type Future: Future<Output = Result<Self::Ok, Self::Err>>;
-        fn start(self, permit: &mut Permit<'_>) -> Self::Future;
-    }
-}
-
-impl<F, Fut, T, E> sealed::Work for F
-where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-{
-    type Ok = T;
-    type Err = E;
-    type Future = Fut;
-
-    #[inline]
-    fn start(self, _: &mut Permit<'_>) -> Fut {
-        self()
-    }
-}
-
-/// A future that exists already.
-#[derive(Debug)]
-pub struct Given<Fut>(pub(crate) Fut);
-
-impl<Fut, T, E> sealed::Work for Given<Fut>
-where
-    Fut: Future<Output = Result<T, E>>,
-{
-    type Ok = T;
-    type Err = E;
-    type Future = Fut;
-
-    #[inline]
-    fn start(self, _: &mut Permit<'_>) -> Fut {
-        self.0
-    }
-}
-
-/// Judges by the classifier that the command was built with.
-#[derive(Debug)]
-pub struct ByCommand<'c, C>(pub(crate) &'c C);
-
-impl<T, E, C: Classify<T, E>> Classify<T, E> for ByCommand<'_, C> {
-    #[inline]
-    fn classify(&self, result: &Result<T, E>) -> Verdict {
-        self.0.classify(result)
-    }
-}
 
 /// A call that is guarded by a command: the future of [`Command::run`](crate::Command::run),
 /// [`Guard::guarded_by`](crate::Guard::guarded_by) and [`Command::spawn_blocking`](crate::Command::spawn_blocking),
@@ -103,10 +43,8 @@ impl<T, E, C: Classify<T, E>> Classify<T, E> for ByCommand<'_, C> {
 /// itself was recorded before.
 #[must_use = "a call does nothing unless it is polled"]
 #[pin_project]
-pub struct Call<'c, W: Work, K, B: Recover<W::Ok, W::Err> = NoFallback> {
+pub struct Call<'c, W: Work, K, B: Recover = NoFallback> {
     core: &'c Core,
-    /// Until the operation starts.
-    work: Option<W>,
     classify: K,
     fallback: Option<B>,
     /// In nanoseconds; `None` is the command's own.
@@ -115,17 +53,17 @@ pub struct Call<'c, W: Work, K, B: Recover<W::Ok, W::Err> = NoFallback> {
     #[pin]
     timer: Option<Timer>,
     #[pin]
-    state: State<'c, W::Future, B::Future>,
+    state: State<'c, W, W::Future, B::Running>,
     /// Held while the operation runs. It lies beside the state, and after it, so that nothing moves it and the operation
     /// is dropped first.
     permit: Option<Permit<'c>>,
 }
 
-/// Named by what is awaited.
+/// Named by what is awaited. Work that has not started lies where the operation will, and is taken to start it.
 #[pin_project(project = StateProj)]
-enum State<'c, F, B> {
-    FirstPoll,
-    Slot(Place<'c>),
+enum State<'c, W, F, B> {
+    FirstPoll(Option<W>),
+    Slot(Place<'c>, Option<W>),
     Operation(#[pin] F),
     Fallback {
         #[pin]
@@ -136,9 +74,19 @@ enum State<'c, F, B> {
     Ended,
 }
 
+impl<'c, W, F, B> State<'c, W, F, B> {
+    /// The same for a call with other options, which only one that was not polled can become.
+    fn unpolled<OtherB>(self) -> State<'c, W, F, OtherB> {
+        match self {
+            Self::FirstPoll(work) => State::FirstPoll(work),
+            _ => unreachable!("a call that was polled is pinned, and cannot be moved into another"),
+        }
+    }
+}
+
 impl<'c, W: Work, K> Call<'c, W, K> {
     pub(crate) fn new(core: &'c Core, work: W, classify: K) -> Self {
-        Self::with(core, Some(work), classify, None, None)
+        Self::with(core, State::FirstPoll(Some(work)), classify, None, None)
     }
 
     /// What the caller gets in place of an error. Called at most once, with the error, unless the verdict was
@@ -166,20 +114,26 @@ impl<'c, W: Work, K> Call<'c, W, K> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn fallback<B, Fut>(self, fallback: B) -> Call<'c, W, K, B>
+    pub fn fallback<B, Fut>(self, fallback: B) -> Call<'c, W, K, Rescue<B, Fut>>
     where
         B: FnOnce(Error<W::Err>) -> Fut,
         Fut: Future<Output = Result<W::Ok, Error<W::Err>>>,
     {
-        let Self { core, work, classify, timeout, .. } = self;
-        Call::with(core, work, classify, Some(fallback), timeout)
+        let Self { core, state, classify, timeout, .. } = self;
+        Call::with(core, state.unpolled(), classify, Some(Rescue::new(fallback)), timeout)
     }
 }
 
-impl<'c, W: Work, K, B: Recover<W::Ok, W::Err>> Call<'c, W, K, B> {
+impl<'c, W: Work, K, B: Recover> Call<'c, W, K, B> {
     #[inline]
-    fn with(core: &'c Core, work: Option<W>, classify: K, fallback: Option<B>, timeout: Option<u64>) -> Self {
-        Self { core, work, classify, fallback, timeout, timer: None, state: State::FirstPoll, permit: None }
+    fn with(
+        core: &'c Core,
+        state: State<'c, W, W::Future, B::Running>,
+        classify: K,
+        fallback: Option<B>,
+        timeout: Option<u64>,
+    ) -> Self {
+        Self { core, classify, fallback, timeout, timer: None, state, permit: None }
     }
 
     /// How long this call may take. Zero gives the operation one poll.
@@ -217,8 +171,8 @@ impl<'c, W: Work, K, B: Recover<W::Ok, W::Err>> Call<'c, W, K, B> {
     where
         F: Fn(&Result<W::Ok, W::Err>) -> Verdict,
     {
-        let Self { core, work, fallback, timeout, .. } = self;
-        Call::with(core, work, classify, fallback, timeout)
+        let Self { core, state, fallback, timeout, .. } = self;
+        Call::with(core, state.unpolled(), classify, fallback, timeout)
     }
 }
 
@@ -226,7 +180,7 @@ impl<W, K, B> Future for Call<'_, W, K, B>
 where
     W: Work,
     K: Classify<W::Ok, W::Err>,
-    B: Recover<W::Ok, W::Err>,
+    B: Recover + RecoverFrom<W::Ok, W::Err>,
 {
     type Output = Result<W::Ok, Error<W::Err>>;
 
@@ -236,13 +190,14 @@ where
         // Each turn leaves one state, with an error to recover from or by `continue`.
         loop {
             let cause = match this.state.as_mut().project() {
-                StateProj::FirstPoll => {
+                StateProj::FirstPoll(work) => {
                     let limit = *this.timeout.get_or_insert_with(|| core.timeout());
                     let now = Stamp::now();
                     let waits = match core.enter(now, limit) {
                         Ok(ticket) => {
                             let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
-                            this.state.set(start(this.work, permit));
+                            let operation = start(work, permit);
+                            this.state.set(State::Operation(operation));
                             continue;
                         }
                         Err(refused) => core.wait_or_refuse(now, limit, refused),
@@ -250,12 +205,14 @@ where
                     match waits {
                         Waits::Not(ticket) => {
                             let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
-                            this.state.set(start(this.work, permit));
+                            let operation = start(work, permit);
+                            this.state.set(State::Operation(operation));
                             continue;
                         }
                         Waits::InLine(place, patience) => {
                             this.timer.set(Some(timer(now, patience)));
-                            this.state.set(State::Slot(place));
+                            let work = work.take();
+                            this.state.set(State::Slot(place, work));
                             continue;
                         }
                         Waits::Refused(rejected) => {
@@ -264,19 +221,22 @@ where
                         }
                     }
                 }
-                StateProj::Slot(place) => {
+                StateProj::Slot(place, work) => {
                     let patience = this.timer.as_mut().as_pin_mut().expect("armed with the place");
                     let limit = this.timeout.expect("resolved by the first poll");
                     let admitted = ready!(place.poll(patience, limit, cx));
                     this.timer.set(None);
-                    this.state.set(State::Ended);
                     match admitted {
                         Ok(permit) => {
                             let permit = this.permit.insert(permit);
-                            this.state.set(start(this.work, permit));
+                            let operation = start(work, permit);
+                            this.state.set(State::Operation(operation));
                             continue;
                         }
-                        Err(rejected) => Error::Rejected(rejected),
+                        Err(rejected) => {
+                            this.state.set(State::Ended);
+                            Error::Rejected(rejected)
+                        }
                     }
                 }
                 StateProj::Operation(operation) => {
@@ -310,7 +270,7 @@ where
                 StateProj::Fallback { fallback, slot } => {
                     let running = slot.as_mut().expect("held until the fallback ends");
                     running.in_user_code = true;
-                    let ended = fallback.poll(cx);
+                    let ended = B::poll(fallback, cx);
                     running.in_user_code = false;
                     let result = ready!(ended);
                     let slot = slot.take().expect("held until now");
@@ -330,12 +290,12 @@ where
 
 /// Starts the operation. A panic in making it is the operation's.
 #[inline]
-fn start<'c, W: Work, B>(work: &mut Option<W>, permit: &mut Permit<'c>) -> State<'c, W::Future, B> {
+fn start<W: Work>(work: &mut Option<W>, permit: &mut Permit<'_>) -> W::Future {
     let work = work.take().expect("an operation is started once");
     permit.watch(Watch::UserCode);
     let operation = work.start(permit);
     permit.watch(Watch::Idle);
-    State::Operation(operation)
+    operation
 }
 
 /// Polls the operation, and its timer only if it has to wait. `None` is a timeout.
@@ -367,11 +327,11 @@ where
 }
 
 /// Starts the fallback, or gives the cause back: there is none, or no slot for it.
-fn recover<'c, F, T, E, B: Recover<T, E>>(
+fn recover<'c, W, F, T, E, B: RecoverFrom<T, E>>(
     core: &'c Core,
     fallback: Option<B>,
     cause: Error<E>,
-) -> Result<State<'c, F, B::Future>, Error<E>> {
+) -> Result<State<'c, W, F, B::Running>, Error<E>> {
     let Some(fallback) = fallback else { return Err(cause) };
     let Some(mut slot) = FallbackSlot::take(core) else { return Err(cause) };
     slot.in_user_code = true;
@@ -384,11 +344,11 @@ fn nanos(nanos: u64) -> Duration {
     Duration::from_nanos(nanos)
 }
 
-impl<W: Work, K, B: Recover<W::Ok, W::Err>> fmt::Debug for Call<'_, W, K, B> {
+impl<W: Work, K, B: Recover> fmt::Debug for Call<'_, W, K, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::FirstPoll => "not polled",
-            State::Slot(_) => "waiting for a place",
+            State::FirstPoll(_) => "not polled",
+            State::Slot(..) => "waiting for a place",
             State::Operation { .. } => "running",
             State::Fallback { .. } => "falling back",
             State::Ended => "ended",

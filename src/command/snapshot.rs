@@ -9,6 +9,7 @@ use crate::breaker::state::{Forced, State};
 use crate::config::Config;
 use crate::name::Name;
 use crate::observe::meter::FallbackOutcome;
+use crate::outcome::Outcome;
 use crate::time::Stamp;
 use crate::window::counts::{Counts, Health};
 use crate::window::latency::Latency;
@@ -165,9 +166,12 @@ impl Snapshot {
     }
 
     /// Errors by total in the rolling window, in [0, 1]; `None` without calls. After a recovery it still holds what was
-    /// before: hold [`Snapshot::health`] against the threshold, not this.
+    /// before: hold [`Snapshot::health`] against the threshold, not this. Where
+    /// [rejections count](crate::Breaker::count_rejections) they do here too.
     pub fn error_rate(&self) -> Option<f64> {
-        self.window.error_rate()
+        let rejected = if self.config.breaker.count_rejections { self.window.of(Outcome::Rejected) } else { 0 };
+        let total = self.window.total() + rejected;
+        (total > 0).then(|| (self.window.errors() + rejected) as f64 / total as f64)
     }
 
     /// What the circuit judges by: the calls in the window that count and that were admitted since its state last

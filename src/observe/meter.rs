@@ -3,7 +3,9 @@
 //! A handle belongs to the recorder that made it, and one that was made before any recorder was installed is dead for
 //! ever. So each command keeps its handles together with the address of the recorder they came from, looks at the
 //! current recorder on every call (about 2 ns), and makes new handles when it sees another. Installing a recorder late
-//! loses what was before it and nothing after, and `metrics::with_local_recorder` works as anywhere else.
+//! loses what was before it and nothing after, and `metrics::with_local_recorder` works as anywhere else. What an
+//! address cannot tell apart are two recorders that live at the same one, one after the other, with no call of the
+//! command in between under any other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};

@@ -136,7 +136,7 @@ pub(crate) struct Reading {
 
 impl ring::Reading for Reading {
     fn idle(&self) -> Self {
-        Self { peak: 0, ..*self }
+        self.without_peak()
     }
 }
 
@@ -157,6 +157,10 @@ impl Reading {
         let errors = u64::from(self.bad.wrapping_sub(earlier.bad));
         let good = self.good.wrapping_sub(earlier.good).wrapping_sub(self.strays.wrapping_sub(earlier.strays));
         Health { errors, total: errors + u64::from(good), slow: u64::from(self.slow.wrapping_sub(earlier.slow)) }
+    }
+
+    pub(crate) fn without_peak(self) -> Self {
+        Self { peak: 0, ..self }
     }
 
     /// Follows [`Tally::add_stray`] for the success that found `before` others, if this reading includes it.

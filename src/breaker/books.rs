@@ -1,0 +1,228 @@
+//! What a circuit has seen: the window, this generation's part of it, and when the next success matters.
+
+use std::time::Duration;
+
+use super::config::{Rules, Span};
+use crate::outcome::Outcome;
+use crate::time::Stamp;
+use crate::window::counts::{Counts, Extended, Health, Reading, Tally};
+use crate::window::flow::Flow;
+use crate::window::recent::Recent;
+use crate::window::ring::Ring;
+
+/// Kept under the circuit's lock, beside the counters in [`Tally`] that calls add to without it.
+#[derive(Debug)]
+pub(crate) struct Books {
+    ring: Ring<Reading>,
+    /// The counters when this generation began, and when that was.
+    floor: (Stamp, Reading),
+    /// Successes of all time.
+    good: Extended,
+    /// For a window of the last n calls.
+    recent: Option<LastCalls>,
+    /// Whether the window has been judged since it last lost a bucket.
+    judged: bool,
+}
+
+#[derive(Debug)]
+struct LastCalls {
+    /// Of all generations: what people see.
+    all: Recent,
+    /// Of this one: what is judged by.
+    fresh: Recent,
+}
+
+impl Books {
+    pub(crate) fn new(now: Stamp, span: Span) -> Self {
+        let zero = Reading::default();
+        let ring = new_ring(now, span, zero);
+        Self { ring, floor: (now, zero), good: Extended::default(), recent: new_recent(span), judged: true }
+    }
+
+    /// Where the running bucket ends.
+    pub(crate) fn edge(&self) -> Stamp {
+        self.ring.edge()
+    }
+
+    /// Whether outcomes that count must be [pushed](Books::push) one by one.
+    pub(crate) fn counts_calls(&self) -> bool {
+        self.recent.is_some()
+    }
+
+    /// Closes the buckets that have ended.
+    pub(crate) fn roll(&mut self, now: Stamp, tally: &Tally) {
+        if now >= self.ring.edge() {
+            self.ring.roll(now, || tally.read_at_edge());
+            self.good.follow(tally.flow().good());
+            self.judged = false;
+        }
+    }
+
+    /// Adds an outcome that counts to a window of calls; for the circuit too, unless it came late.
+    pub(crate) fn push(&mut self, outcome: Outcome, slow: bool, late: bool) {
+        let Some(LastCalls { all, fresh }) = &mut self.recent else { return };
+        all.push(outcome, slow);
+        if !late {
+            fresh.push(outcome, slow);
+        }
+    }
+
+    /// Follows [`Tally::add_stray`] for the success that found `before` others.
+    pub(crate) fn add_stray(&mut self, before: u64) {
+        self.floor.1.add_stray(before);
+        self.ring.amend(|reading| reading.add_stray(before));
+    }
+
+    /// From here on only new calls count for the circuit.
+    pub(crate) fn begin_generation(&mut self, now: Stamp, tally: &Tally) {
+        self.floor = (now, tally.read());
+        self.judged = true;
+        if let Some(LastCalls { fresh, .. }) = &mut self.recent {
+            fresh.clear();
+        }
+    }
+
+    /// Forgets the window, but no lifetime total.
+    pub(crate) fn clear(&mut self, now: Stamp, tally: &Tally) {
+        self.ring.clear(now, fresh_reading(tally));
+        if let Some(LastCalls { all, .. }) = &mut self.recent {
+            all.clear();
+        }
+    }
+
+    /// Takes a window of another shape, which starts empty.
+    pub(crate) fn reshape(&mut self, now: Stamp, span: Span, tally: &Tally) {
+        let reading = fresh_reading(tally);
+        self.ring = new_ring(now, span, reading);
+        self.recent = new_recent(span);
+        self.floor = (now, reading);
+    }
+
+    /// The rules have judged the window as it is, or have changed and have not.
+    pub(crate) fn set_judged(&mut self, judged: bool) {
+        self.judged = judged;
+    }
+
+    /// What the circuit judges by.
+    pub(crate) fn health(&self, tally: &Tally) -> Health {
+        match &self.recent {
+            Some(LastCalls { fresh, .. }) => fresh.health(),
+            None => tally.read().health_since(self.base()),
+        }
+    }
+
+    /// The later of the window's start and this generation's.
+    fn base(&self) -> &Reading {
+        if self.floor.0 >= self.ring.start() { &self.floor.1 } else { self.ring.oldest() }
+    }
+
+    /// Calls by outcome in the rolling window. A window of calls holds those that count; the others are shown over
+    /// some seconds, because no number of calls says when they were.
+    pub(crate) fn window(&self, tally: &Tally) -> Counts {
+        let mut counts = tally.read().since(self.ring.oldest());
+        if let Some(LastCalls { all, .. }) = &self.recent {
+            for (outcome, count) in all.counts().iter() {
+                if outcome == Outcome::Success || outcome.is_error() {
+                    counts.set(outcome, count);
+                }
+            }
+        }
+        counts
+    }
+
+    /// How much time the rolling window spans.
+    pub(crate) fn span(&self, now: Stamp) -> Duration {
+        self.ring.span(now)
+    }
+
+    /// Most calls in flight at once in the rolling window.
+    pub(crate) fn peak(&self, tally: &Tally) -> u32 {
+        self.ring.inner().map(|reading| reading.peak).fold(tally.flow().peak(), u32::max)
+    }
+
+    pub(crate) fn lifetime(&mut self, tally: &Tally) -> Counts {
+        tally.lifetime(&mut self.good)
+    }
+
+    /// From how many successes on, modulo 2^39, a success of a closed circuit must be judged.
+    ///
+    /// A success makes every rate smaller, so it can trip only by making the window large enough, or by being the first
+    /// to come after old successes have left the window.
+    pub(crate) fn due(&self, rules: &Rules, tally: &Tally) -> Due {
+        if self.recent.is_some() {
+            return Due::NEVER;
+        }
+        let good = tally.flow().good();
+        let health = self.health(tally);
+        let missing = u64::from(rules.min_calls).saturating_sub(health.total);
+        match (health.errors + health.slow, missing) {
+            (0, _) => Due::NEVER,
+            (_, 0) if self.judged => Due::NEVER,
+            // With none missing, the next one.
+            (_, missing) => Due::at(good + missing),
+        }
+    }
+}
+
+/// A count of successes, modulo 2^39, from which on they matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due(u64);
+
+impl Due {
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    fn at(good: u64) -> Self {
+        Self(good & Flow::GOOD_MASK)
+    }
+
+    pub(crate) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Whether that many successes are enough. Which of two numbers modulo 2^39 is ahead, the shorter way tells.
+    #[inline]
+    pub(crate) fn is_reached(self, good: u64) -> bool {
+        self != Self::NEVER && good.wrapping_sub(self.0) & Flow::GOOD_MASK <= Flow::GOOD_MASK / 2
+    }
+}
+
+/// Where calls are counted, the rolling window still has to show refusals over some time.
+const DISPLAY: (u64, usize) = (1_000_000_000, 10);
+
+/// The counters, with the running peak forgotten.
+fn fresh_reading(tally: &Tally) -> Reading {
+    tally.read_at_edge().without_peak()
+}
+
+fn new_ring(now: Stamp, span: Span, reading: Reading) -> Ring<Reading> {
+    let (width, buckets) = match span {
+        Span::Time { width, buckets } => (width, buckets),
+        Span::Calls(_) => DISPLAY,
+    };
+    Ring::new(now, width, buckets, reading)
+}
+
+fn new_recent(span: Span) -> Option<LastCalls> {
+    let Span::Calls(size) = span else { return None };
+    Some(LastCalls { all: Recent::new(size), fresh: Recent::new(size) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T5: the comparison holds where the count of successes wraps.
+    #[test]
+    fn due_is_reached_across_the_wrap() {
+        for due in [0, 1, Flow::GOOD_MASK - 1, Flow::GOOD_MASK] {
+            let reached = |ahead: u64| Due::at(due).is_reached(due.wrapping_add(ahead) & Flow::GOOD_MASK);
+            assert!(reached(0) && reached(1) && reached(1_000_000));
+            assert!(!reached(u64::MAX) && !reached(1_000_000_u64.wrapping_neg()));
+        }
+        assert!(!Due::NEVER.is_reached(Flow::GOOD_MASK));
+    }
+}

@@ -1,0 +1,446 @@
+//! The shell around the state machine: one lock, and atomics beside it that spare calls the lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::books::{Books, Due};
+use super::config::Rules;
+use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
+use super::state::{Figures, Forced, State};
+use crate::outcome::Outcome;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::time::Stamp;
+use crate::window::counts::{Counts, Health, Tally};
+use crate::window::flow::{Flow, Left};
+
+/// What one call ended in, as far as the circuit cares.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
+    /// Nanoseconds that the operation ran.
+    pub(crate) elapsed: u64,
+    /// Set when the result asks the circuit to open, in nanoseconds.
+    pub(crate) open_for: Option<u64>,
+}
+
+/// What came of recording a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recorded {
+    /// It had been admitted before the circuit last changed, and decided nothing.
+    pub(crate) late: bool,
+    /// The call's slot was given back with the record of it.
+    pub(crate) left: Option<Left>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    /// [`Word`]: state and generation. Like all atomics here but the streak, written under the lock only.
+    word: AtomicU64,
+    /// Until when the word stands: see [`Machine::until`].
+    until: AtomicU64,
+    /// Where the window's running bucket ends.
+    edge: AtomicU64,
+    /// From how many nanoseconds on a call is slow.
+    slow_from: AtomicU64,
+    /// From how many successes on one must be judged: [`Due`].
+    due: AtomicU64,
+    /// Errors in a row.
+    streak: AtomicU32,
+    /// Whether only the last n calls count: then every outcome that counts takes the lock.
+    counts_calls: AtomicBool,
+    /// Whether refusals of the bulkhead count as errors.
+    counts_rejections: AtomicBool,
+    /// From how many nanoseconds on a cancelled call is a failure.
+    cancelled_after: AtomicU64,
+    /// Whether facts wait to be published.
+    news: AtomicBool,
+    tally: Tally,
+    core: Mutex<Core>,
+}
+
+/// Everything that decides.
+#[derive(Debug)]
+struct Core {
+    rules: Rules,
+    machine: Machine,
+    books: Books,
+    outbox: VecDeque<(Fact, Figures)>,
+}
+
+impl Circuit {
+    pub(crate) fn new(now: Stamp, rules: Rules, flow: Arc<Flow>, draw: fn() -> f64) -> Self {
+        let (machine, books) = (Machine::new(now, draw), Books::new(now, rules.span));
+        let core = Core { rules, machine, books, outbox: VecDeque::new() };
+        let circuit = Self {
+            word: AtomicU64::new(Word::FIRST.raw()),
+            until: AtomicU64::new(Stamp::NEVER.as_nanos()),
+            edge: AtomicU64::new(0),
+            slow_from: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
+            counts_calls: AtomicBool::new(false),
+            counts_rejections: AtomicBool::new(false),
+            cancelled_after: AtomicU64::new(0),
+            news: AtomicBool::new(false),
+            tally: Tally::new(flow),
+            core: Mutex::new(core),
+        };
+        circuit.publish(&circuit.core.lock());
+        circuit
+    }
+
+    // ---- admission ----
+
+    /// Whether a call would be refused now; takes no place and never a lock when closed, or open and not due.
+    #[inline]
+    pub(crate) fn peek(&self, now: Stamp) -> Result<(), Refusal> {
+        let word = self.word();
+        if word.is_closed() {
+            return Ok(());
+        }
+        self.standing(word, now).unwrap_or_else(|| self.peek_slow(now))
+    }
+
+    #[cold]
+    fn peek_slow(&self, now: Stamp) -> Result<(), Refusal> {
+        self.expire_then(now, |core| core.machine.peek(&core.rules, now))
+    }
+
+    /// Admits or refuses a call, which takes a probe's place when the circuit is half-open.
+    #[inline]
+    pub(crate) fn admit(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {
+        let word = self.word();
+        if word.is_closed() {
+            return Ok(Ticket::passing(word));
+        }
+        self.admit_slow(word, now, timeout)
+    }
+
+    #[cold]
+    fn admit_slow(&self, word: Word, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {
+        if let Some(verdict) = self.standing(word, now) {
+            return verdict.map(|()| Ticket::passing(word));
+        }
+        self.expire_then(now, |core| {
+            // Longer than the probe may run, or it would be given up while it still has its chance.
+            let lease = core.rules.open_for.max(if timeout == u64::MAX { 0 } else { timeout });
+            core.machine.admit(&core.rules, now, lease)
+        })
+    }
+
+    /// What a state that the clock has not ended yet says, without a lock; `None` when that takes one.
+    ///
+    /// The two loads are not one: between them the state may have moved on. Each was true when it was read, so the
+    /// answer is one that this call could have had, and a deadline is only ever trusted to refuse before it.
+    #[inline]
+    fn standing(&self, word: Word, now: Stamp) -> Option<Result<(), Refusal>> {
+        let until = Stamp::from_nanos(self.until.load(Ordering::Acquire));
+        if now >= until {
+            return None;
+        }
+        match word.state() {
+            State::ForcedClosed => Some(Ok(())),
+            State::ForcedOpen => Some(Err(Refusal::ForcedOpen { until })),
+            State::Open if until != Stamp::NEVER => Some(Err(Refusal::Open { until })),
+            _ => None,
+        }
+    }
+
+    // ---- outcomes ----
+
+    /// What dropping a call that has run for `elapsed` nanoseconds amounts to.
+    pub(crate) fn cancelled(&self, elapsed: u64) -> Outcome {
+        let blamed = elapsed >= self.cancelled_after.load(Ordering::Relaxed);
+        if blamed { Outcome::Failure } else { Outcome::Cancelled }
+    }
+
+    /// Records the end of an admitted call, and gives its slot back where one step can do both: for a success of a
+    /// closed circuit.
+    #[inline]
+    pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, holds_slot: bool) -> Recorded {
+        let slow = ending.elapsed >= self.slow_from.load(Ordering::Relaxed);
+        let simple = ending.outcome == Outcome::Success && !slow && !self.counts_calls.load(Ordering::Relaxed);
+        if !simple || !ticket.is_passing() || self.word() != ticket.word {
+            return self.record_slow(now, ticket, ending, slow);
+        }
+        self.roll(now);
+        let flow = self.tally.flow();
+        let (before, left) = if holds_slot {
+            let (before, left) = flow.leave_good();
+            (before, Some(left))
+        } else {
+            (flow.add_good(), None)
+        };
+        if self.word() != ticket.word {
+            return Recorded { left, ..self.retract(before) };
+        }
+        if self.streak.load(Ordering::Relaxed) != 0 {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        if Due::from_raw(self.due.load(Ordering::SeqCst)).is_reached(before + 1) {
+            self.judge_success(now, ticket);
+        }
+        Recorded { late: false, left }
+    }
+
+    #[cold]
+    fn judge_success(&self, now: Stamp, ticket: Ticket) {
+        self.decide(now, |core| {
+            if core.machine.is_current(ticket) {
+                self.judge(core, now, ticket, Judged::SUCCESS);
+            }
+        });
+    }
+
+    /// The state changed while a success was being counted: it came late, and must not count for the new generation.
+    ///
+    /// The word is changed before the counters are read for the new generation, and here it is read after the add, so
+    /// either the new generation's reading includes this success or this thread sees the new word. It may be both.
+    #[cold]
+    fn retract(&self, before: u64) -> Recorded {
+        let mut core = self.core.lock();
+        self.tally.add_stray();
+        self.tally.add_late();
+        core.books.add_stray(before);
+        Recorded { late: true, left: None }
+    }
+
+    #[cold]
+    fn record_slow(&self, now: Stamp, ticket: Ticket, ending: Ending, slow: bool) -> Recorded {
+        self.decide(now, |core| {
+            let Ending { outcome, open_for, .. } = ending;
+            let counts = outcome == Outcome::Success || outcome.is_error();
+            let late = !core.machine.is_current(ticket);
+            if counts {
+                core.books.push(outcome, slow && !late, late);
+            }
+            if late {
+                self.tally.add(outcome);
+                self.tally.add_late();
+                if let Some(wait) = open_for {
+                    core.machine.prolong(now, wait);
+                }
+            } else if counts {
+                let streak = self.count(outcome, slow);
+                let failed = outcome.is_error();
+                self.judge(core, now, ticket, Judged { failed, slow, streak, open_for });
+            } else {
+                self.tally.add(outcome);
+                core.machine.give_back(ticket);
+            }
+            Recorded { late, left: None }
+        })
+    }
+
+    /// Counts a call that was refused, or that was dropped before it was admitted.
+    #[inline]
+    pub(crate) fn refuse(&self, now: Stamp, outcome: Outcome) {
+        self.roll(now);
+        self.tally.add(outcome);
+        if outcome == Outcome::Rejected && self.counts_rejections.load(Ordering::Relaxed) {
+            self.count_rejection(now);
+        }
+    }
+
+    /// A refusal by the bulkhead that counts as an error.
+    #[cold]
+    fn count_rejection(&self, now: Stamp) {
+        self.decide(now, |core| {
+            let ticket = Ticket::passing(core.machine.word());
+            if ticket.word.is_closed() {
+                core.books.push(Outcome::Rejected, false, false);
+                self.tally.add_bad();
+                let streak = self.streak.load(Ordering::Relaxed);
+                self.judge(core, now, ticket, Judged { failed: true, slow: false, streak, open_for: None });
+            }
+        });
+    }
+
+    /// Needs the lock: counts an outcome for the circuit, and returns how many errors in a row that makes.
+    fn count(&self, outcome: Outcome, slow: bool) -> u32 {
+        if slow {
+            self.tally.add_slow();
+        }
+        if outcome == Outcome::Success {
+            self.tally.flow().add_good();
+            self.streak.store(0, Ordering::Relaxed);
+            return 0;
+        }
+        self.tally.add(outcome);
+        self.tally.add_bad();
+        self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Needs the lock: lets the machine judge.
+    fn judge(&self, core: &mut Core, now: Stamp, ticket: Ticket, mut result: Judged) {
+        loop {
+            let health = core.books.health(&self.tally);
+            core.machine.judge(&core.rules, now, ticket, result, health);
+            core.books.set_judged(true);
+            let due = core.due(&self.tally);
+            self.due.store(due.raw(), Ordering::SeqCst);
+            // A success that was counted before it could see that it was due is judged here.
+            if !core.machine.is_current(ticket) || !due.is_reached(self.tally.flow().good()) {
+                return;
+            }
+            result = Judged::SUCCESS;
+        }
+    }
+
+    // ---- operating ----
+
+    pub(crate) fn force(&self, now: Stamp, forced: Forced, hold: Override) {
+        self.expire_then(now, |core| core.machine.force(now, forced, hold));
+    }
+
+    pub(crate) fn clear_override(&self, now: Stamp) {
+        self.expire_then(now, |core| core.machine.clear_override(now));
+    }
+
+    /// Closes the circuit and forgets the window; lifetime totals and overrides stay.
+    pub(crate) fn reset(&self, now: Stamp) {
+        self.decide(now, |core| core.machine.reset(now));
+        self.decide(now, |core| core.books.clear(now, &self.tally));
+    }
+
+    /// Takes new rules; state and counts stay. A window of another shape starts empty.
+    pub(crate) fn reconfigure(&self, now: Stamp, rules: Rules) {
+        self.decide(now, |core| {
+            if rules.span != core.rules.span {
+                core.books.reshape(now, rules.span, &self.tally);
+            }
+            core.rules = rules;
+            core.books.set_judged(false);
+            core.machine.reconsider(&core.rules, now);
+        });
+    }
+
+    // ---- reading ----
+
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        Word::from_raw(self.word.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn state(&self, now: Stamp) -> State {
+        self.core.lock().machine.state(now)
+    }
+
+    /// Whether facts wait to be published.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// The facts so far, each with what the circuit had seen then.
+    pub(crate) fn take_facts(&self) -> VecDeque<(Fact, Figures)> {
+        let mut core = self.core.lock();
+        self.news.store(false, Ordering::Release);
+        std::mem::take(&mut core.outbox)
+    }
+
+    /// Everything that can be seen, at one moment.
+    pub(crate) fn view(&self, now: Stamp) -> View {
+        let tally = &self.tally;
+        self.decide(now, |core| View {
+            state: core.machine.state(now),
+            generation: core.machine.word().generation(),
+            health: core.books.health(tally),
+            window: core.books.window(tally),
+            span: core.books.span(now),
+            lifetime: core.books.lifetime(tally),
+            late: tally.late(),
+            peak: core.books.peak(tally),
+            wait: core.machine.refuses_until(now).map(|until| until.since(now)),
+            hold: core.machine.hold(now).map(|(forced, hold)| (forced, hold.clone())),
+        })
+    }
+
+    // ---- the window and the lock ----
+
+    /// Closes the buckets that have ended: a comparison, unless one has.
+    #[inline]
+    pub(crate) fn roll(&self, now: Stamp) {
+        if now.as_nanos() >= self.edge.load(Ordering::Relaxed) {
+            self.roll_slow(now);
+        }
+    }
+
+    #[cold]
+    fn roll_slow(&self, now: Stamp) {
+        self.decide(now, |_| ());
+    }
+
+    /// Does something under the lock: the window is brought up to date before, and after it facts are taken down, a
+    /// generation that began gets clean books, and the atomics are shown what was decided.
+    fn decide<R>(&self, now: Stamp, act: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.core.lock();
+        core.books.roll(now, &self.tally);
+        let before = core.machine.word();
+        let result = act(&mut core);
+        self.take_down(&mut core, now);
+        if core.machine.word() != before {
+            // In this order: see `retract`.
+            self.word.store(core.machine.word().raw(), Ordering::SeqCst);
+            core.books.begin_generation(now, &self.tally);
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        self.publish(&core);
+        result
+    }
+
+    /// As [`Circuit::decide`], once overrides that have run out are ended: a step of its own, with its own report.
+    fn expire_then<R>(&self, now: Stamp, act: impl FnOnce(&mut Core) -> R) -> R {
+        self.decide(now, |core| core.machine.expire_holds(now));
+        self.decide(now, act)
+    }
+
+    /// Needs the lock: puts what has happened into the outbox, with what the circuit had seen.
+    fn take_down(&self, core: &mut Core, now: Stamp) {
+        let facts = core.machine.take_facts();
+        if facts.is_empty() {
+            return;
+        }
+        let figures = Figures {
+            health: core.books.health(&self.tally),
+            window: core.books.window(&self.tally),
+            span: core.books.span(now),
+        };
+        core.outbox.extend(facts.into_iter().map(|fact| (fact, figures.clone())));
+        self.news.store(true, Ordering::Release);
+    }
+
+    /// Needs the lock: shows the atomics what has been decided.
+    fn publish(&self, core: &Core) {
+        let slow_from = core.rules.slow_calls.map_or(u64::MAX, |(_, threshold)| threshold);
+        self.slow_from.store(slow_from, Ordering::Relaxed);
+        self.counts_calls.store(core.books.counts_calls(), Ordering::Relaxed);
+        self.counts_rejections.store(core.rules.count_rejections, Ordering::Relaxed);
+        self.cancelled_after.store(core.rules.cancelled_after, Ordering::Relaxed);
+        self.edge.store(core.books.edge().as_nanos(), Ordering::Relaxed);
+        self.due.store(core.due(&self.tally).raw(), Ordering::SeqCst);
+        self.until.store(core.machine.until().as_nanos(), Ordering::Release);
+    }
+}
+
+impl Core {
+    fn due(&self, tally: &Tally) -> Due {
+        if self.machine.word().is_closed() { self.books.due(&self.rules, tally) } else { Due::NEVER }
+    }
+}
+
+/// Everything that can be seen of a circuit.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) state: State,
+    pub(crate) generation: u64,
+    pub(crate) health: Health,
+    pub(crate) window: Counts,
+    pub(crate) span: Duration,
+    pub(crate) lifetime: Counts,
+    pub(crate) late: u64,
+    pub(crate) peak: u32,
+    pub(crate) wait: Option<Duration>,
+    pub(crate) hold: Option<(Forced, Override)>,
+}
