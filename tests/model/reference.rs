@@ -265,6 +265,11 @@ impl Reference {
     /// The next moment at which time alone changes something: where a generator likes to look.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let mut moments: Vec<u64> = self.held_open.into_iter().chain(self.held_closed).collect();
+        // Where a running call becomes slow, and where dropping it becomes a failure.
+        let ages = [self.settings.slow.map(|(_, threshold)| threshold), self.settings.cancelled_after];
+        for age in ages.into_iter().flatten() {
+            moments.extend(self.running.iter().map(|call| call.since + age));
+        }
         match &self.circuit {
             Circuit::Open { until } => moments.push(*until),
             Circuit::HalfOpen(episode) => moments.extend(episode.out.iter().map(|&(_, end)| end)),
