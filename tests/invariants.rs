@@ -42,7 +42,7 @@ async fn every_outcome_counts_as_its_definition_says() {
         for _ in 0..2 {
             match outcome {
                 Outcome::TimedOut => {
-                    let call = command.run(|| std::future::pending::<Result<(), ()>>());
+                    let call = command.run(std::future::pending::<Result<(), ()>>);
                     assert!(matches!(call.timeout(Duration::from_millis(1)).await, Err(Error::TimedOut(_))));
                 }
                 _ => run(),

@@ -148,7 +148,7 @@ fn commands(shop: &Shop) -> impl Iterator<Item = (Supplier, &Command)> {
 
 fn refused(command: &Command) -> u64 {
     let lifetime = command.snapshot().lifetime();
-    lifetime.get("short_circuited") + lifetime.get("rejected")
+    lifetime.refused()
 }
 
 /// Plays the script. A task of its own, so that a slow terminal cannot delay a fault.

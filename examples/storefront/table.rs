@@ -39,7 +39,7 @@ impl Row {
                 Some(limit) => format!("{}/{limit}", s.in_flight()),
                 None => s.in_flight().to_string(),
             },
-            refused: (lifetime.get("short_circuited") + lifetime.get("rejected")).to_string(),
+            refused: lifetime.refused().to_string(),
             fallbacks: s.fallbacks().success.to_string(),
             next_probe: s.retry_after(),
         }

@@ -9,7 +9,7 @@ use super::config::Rules;
 use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
 use super::state::{Figures, Forced, State};
 use crate::outcome::Outcome;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Stamp;
 use crate::window::counts::{Counts, Health, Tally};
 use crate::window::flow::{Flow, Left};
@@ -45,8 +45,7 @@ pub(crate) struct Circuit {
     slow_from: AtomicU64,
     /// From how many successes on one must be judged: [`Due`].
     due: AtomicU64,
-    /// Errors in a row.
-    streak: AtomicU32,
+    streak: Streak,
     /// Whether only the last n calls count: then every outcome that counts takes the lock.
     counts_calls: AtomicBool,
     /// Whether refusals of the bulkhead count as errors.
@@ -57,6 +56,46 @@ pub(crate) struct Circuit {
     news: AtomicBool,
     tally: Tally,
     core: Mutex<Core>,
+}
+
+/// Errors in a row, below the low bits of the generation they belong to: a success that comes late ends no run but its
+/// own generation's.
+#[derive(Debug)]
+struct Streak(AtomicU64);
+
+impl Streak {
+    const ERRORS: u64 = u32::MAX as u64;
+
+    fn new(word: Word) -> Self {
+        Self(AtomicU64::new(Self::of(word)))
+    }
+
+    fn of(word: Word) -> u64 {
+        word.generation() << 32
+    }
+
+    /// Needs the lock: starts a generation.
+    fn begin(&self, word: Word) {
+        self.0.store(Self::of(word), Ordering::Relaxed);
+    }
+
+    /// Needs the lock: one more error; returns how many that makes.
+    fn grow(&self) -> u32 {
+        let saturated = self.0.load(Ordering::Relaxed) & Self::ERRORS == Self::ERRORS;
+        (self.0.fetch_add(u64::from(!saturated), Ordering::Relaxed) + u64::from(!saturated)) as u32
+    }
+
+    /// A success of the generation of `word`.
+    #[inline]
+    fn end(&self, word: Word) {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while seen & Self::ERRORS != 0 && seen & !Self::ERRORS == Self::of(word) {
+            match self.0.compare_exchange(seen, Self::of(word), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
 }
 
 /// Everything that decides.
@@ -78,7 +117,7 @@ impl Circuit {
             edge: AtomicU64::new(0),
             slow_from: AtomicU64::new(0),
             due: AtomicU64::new(0),
-            streak: AtomicU32::new(0),
+            streak: Streak::new(Word::FIRST),
             counts_calls: AtomicBool::new(false),
             counts_rejections: AtomicBool::new(false),
             cancelled_after: AtomicU64::new(0),
@@ -175,9 +214,7 @@ impl Circuit {
         if self.word() != ticket.word {
             return Recorded { left, ..self.retract(before) };
         }
-        if self.streak.load(Ordering::Relaxed) != 0 {
-            self.streak.store(0, Ordering::Relaxed);
-        }
+        self.streak.end(ticket.word);
         if Due::from_raw(self.due.load(Ordering::SeqCst)).is_reached(before + 1) {
             self.judge_success(now, ticket);
         }
@@ -222,7 +259,7 @@ impl Circuit {
                     core.machine.prolong(now, wait);
                 }
             } else if counts {
-                let streak = self.count(outcome, slow);
+                let streak = self.count(ticket.word, outcome, slow);
                 let failed = outcome.is_error();
                 self.judge(core, now, ticket, Judged { failed, slow, streak, open_for });
             } else {
@@ -251,25 +288,24 @@ impl Circuit {
             if ticket.word.is_closed() {
                 core.books.push(Outcome::Rejected, false, false);
                 self.tally.add_bad();
-                let streak = self.streak.load(Ordering::Relaxed);
-                self.judge(core, now, ticket, Judged { failed: true, slow: false, streak, open_for: None });
+                self.judge(core, now, ticket, Judged { failed: true, slow: false, streak: 0, open_for: None });
             }
         });
     }
 
     /// Needs the lock: counts an outcome for the circuit, and returns how many errors in a row that makes.
-    fn count(&self, outcome: Outcome, slow: bool) -> u32 {
+    fn count(&self, word: Word, outcome: Outcome, slow: bool) -> u32 {
         if slow {
             self.tally.add_slow();
         }
         if outcome == Outcome::Success {
             self.tally.flow().add_good();
-            self.streak.store(0, Ordering::Relaxed);
+            self.streak.end(word);
             return 0;
         }
         self.tally.add(outcome);
         self.tally.add_bad();
-        self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+        self.streak.grow()
     }
 
     /// Needs the lock: lets the machine judge.
@@ -384,7 +420,7 @@ impl Circuit {
             // In this order: see `retract`.
             self.word.store(core.machine.word().raw(), Ordering::SeqCst);
             core.books.begin_generation(now, &self.tally);
-            self.streak.store(0, Ordering::Relaxed);
+            self.streak.begin(core.machine.word());
         }
         self.publish(&core);
         result
@@ -443,4 +479,25 @@ pub(crate) struct View {
     pub(crate) peak: u32,
     pub(crate) wait: Option<Duration>,
     pub(crate) hold: Option<(Forced, Override)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S4, X8: a late success ends no other generation's run, and a run that is as long as can be counted stays so.
+    #[test]
+    fn a_run_of_errors_is_ended_by_its_own_generation_only() {
+        let words = [Word::FIRST, Word::from_raw(Word::FIRST.raw() + (1 << 3))];
+        let streak = Streak::new(words[0]);
+        assert_eq!([streak.grow(), streak.grow()], [1, 2]);
+        streak.begin(words[1]);
+        assert_eq!(streak.grow(), 1);
+        streak.end(words[0]);
+        assert_eq!(streak.grow(), 2);
+        streak.end(words[1]);
+        assert_eq!(streak.grow(), 1);
+        streak.0.fetch_or(Streak::ERRORS, Ordering::Relaxed);
+        assert_eq!([streak.grow(), streak.grow()], [u32::MAX; 2]);
+    }
 }
