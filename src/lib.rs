@@ -37,6 +37,8 @@ mod config;
 mod error;
 mod ext;
 pub mod guide;
+#[cfg(all(test, fusebox_loom))]
+mod models;
 mod name;
 mod observe;
 mod outcome;

@@ -20,8 +20,9 @@ pub(crate) struct Books {
     good: Extended,
     /// For a window of the last n calls.
     recent: Option<LastCalls>,
-    /// Whether the window has been judged since it last lost a bucket.
-    judged: bool,
+    /// How many calls the window held when the rules last judged it; `None` if it has lost some since, or the rules have
+    /// changed.
+    judged: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Books {
     pub(crate) fn new(now: Stamp, span: Span) -> Self {
         let zero = Reading::default();
         let ring = new_ring(now, span, zero);
-        Self { ring, floor: (now, zero), good: Extended::default(), recent: new_recent(span), judged: true }
+        Self { ring, floor: (now, zero), good: Extended::default(), recent: new_recent(span), judged: None }
     }
 
     /// Where the running bucket ends.
@@ -54,7 +55,7 @@ impl Books {
         if now >= self.ring.edge() {
             self.ring.roll(now, || tally.read_at_edge());
             self.good.follow(tally.flow().good());
-            self.judged = false;
+            self.judged = None;
         }
     }
 
@@ -75,8 +76,8 @@ impl Books {
 
     /// From here on only new calls count for the circuit.
     pub(crate) fn begin_generation(&mut self, now: Stamp, tally: &Tally) {
-        self.floor = (now, tally.read());
-        self.judged = true;
+        self.floor = (now, tally.read_settled());
+        self.judged = None;
         if let Some(LastCalls { fresh, .. }) = &mut self.recent {
             fresh.clear();
         }
@@ -98,9 +99,9 @@ impl Books {
         self.floor = (now, reading);
     }
 
-    /// The rules have judged the window as it is, or have changed and have not.
-    pub(crate) fn set_judged(&mut self, judged: bool) {
-        self.judged = judged;
+    /// The rules have judged by this, or have changed and not judged yet.
+    pub(crate) fn set_judged(&mut self, health: Option<Health>) {
+        self.judged = health.map(|health| health.total);
     }
 
     /// What the circuit judges by.
@@ -157,8 +158,8 @@ impl Books {
         let missing = u64::from(rules.min_calls).saturating_sub(health.total);
         match (health.errors + health.slow, missing) {
             (0, _) => Due::NEVER,
-            (_, 0) if self.judged => Due::NEVER,
-            // With none missing, the next one.
+            (_, 0) if self.judged == Some(health.total) => Due::NEVER,
+            // With none missing, the next one; and the last one, if it was counted after the judgement.
             (_, missing) => Due::at(good + missing),
         }
     }

@@ -9,7 +9,7 @@ use super::config::Rules;
 use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
 use super::state::{Figures, Forced, State};
 use crate::outcome::Outcome;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, seeded};
 use crate::time::Stamp;
 use crate::window::counts::{Counts, Health, Tally};
 use crate::window::flow::{Flow, Left};
@@ -215,7 +215,7 @@ impl Circuit {
             return Recorded { left, ..self.retract(before) };
         }
         self.streak.end(ticket.word);
-        if Due::from_raw(self.due.load(Ordering::SeqCst)).is_reached(before + 1) {
+        if Due::from_raw(self.due.load(Ordering::Acquire)).is_reached(before + 1) {
             self.judge_success(now, ticket);
         }
         Recorded { late: false, left }
@@ -236,6 +236,9 @@ impl Circuit {
     /// either the new generation's reading includes this success or this thread sees the new word. It may be both.
     #[cold]
     fn retract(&self, before: u64) -> Recorded {
+        if seeded("retract") {
+            return Recorded { late: true, left: None };
+        }
         let mut core = self.core.lock();
         self.tally.add_stray();
         self.tally.add_late();
@@ -313,11 +316,11 @@ impl Circuit {
         loop {
             let health = core.books.health(&self.tally);
             core.machine.judge(&core.rules, now, ticket, result, health);
-            core.books.set_judged(true);
+            core.books.set_judged(Some(health));
             let due = core.due(&self.tally);
-            self.due.store(due.raw(), Ordering::SeqCst);
+            self.due.store(due.raw(), Ordering::Release);
             // A success that was counted before it could see that it was due is judged here.
-            if !core.machine.is_current(ticket) || !due.is_reached(self.tally.flow().good()) {
+            if !core.machine.is_current(ticket) || !due.is_reached(self.tally.flow().settled_good()) || seeded("due") {
                 return;
             }
             result = Judged::SUCCESS;
@@ -347,7 +350,7 @@ impl Circuit {
                 core.books.reshape(now, rules.span, &self.tally);
             }
             core.rules = rules;
-            core.books.set_judged(false);
+            core.books.set_judged(None);
             core.machine.reconsider(&core.rules, now);
         });
     }
@@ -356,7 +359,7 @@ impl Circuit {
 
     #[inline]
     pub(crate) fn word(&self) -> Word {
-        Word::from_raw(self.word.load(Ordering::SeqCst))
+        Word::from_raw(self.word.load(Ordering::Acquire))
     }
 
     pub(crate) fn state(&self, now: Stamp) -> State {
@@ -418,7 +421,7 @@ impl Circuit {
         self.take_down(&mut core, now);
         if core.machine.word() != before {
             // In this order: see `retract`.
-            self.word.store(core.machine.word().raw(), Ordering::SeqCst);
+            self.word.store(core.machine.word().raw(), Ordering::Release);
             core.books.begin_generation(now, &self.tally);
             self.streak.begin(core.machine.word());
         }
@@ -455,7 +458,7 @@ impl Circuit {
         self.counts_rejections.store(core.rules.count_rejections, Ordering::Relaxed);
         self.cancelled_after.store(core.rules.cancelled_after, Ordering::Relaxed);
         self.edge.store(core.books.edge().as_nanos(), Ordering::Relaxed);
-        self.due.store(core.due(&self.tally).raw(), Ordering::SeqCst);
+        self.due.store(core.due(&self.tally).raw(), Ordering::Release);
         self.until.store(core.machine.until().as_nanos(), Ordering::Release);
     }
 }

@@ -50,15 +50,15 @@ impl Tally {
     }
 
     pub(crate) fn add_bad(&self) {
-        self.bad.fetch_add(1, Ordering::SeqCst);
+        self.bad.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn add_slow(&self) {
-        self.slow.fetch_add(1, Ordering::SeqCst);
+        self.slow.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn add_stray(&self) {
-        self.strays.fetch_add(1, Ordering::SeqCst);
+        self.strays.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts an outcome that has no say in the circuit's state, or whose say is counted apart.
@@ -67,7 +67,7 @@ impl Tally {
             Outcome::Success => &self.late_good,
             other => &self.others[other as usize],
         }
-        .fetch_add(1, Ordering::SeqCst);
+        .fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn add_late(&self) {
@@ -80,9 +80,9 @@ impl Tally {
 
     /// All calls of all time, by outcome. The word of [`Flow`] has room for 39 bits of successes; `good` follows it.
     pub(crate) fn lifetime(&self, good: &mut Extended) -> Counts {
-        let mut by_outcome = self.others.each_ref().map(|cell| cell.load(Ordering::SeqCst));
+        let mut by_outcome = self.others.each_ref().map(|cell| cell.load(Ordering::Acquire));
         let good = good.follow(self.flow.good());
-        by_outcome[Outcome::Success as usize] = good + self.late_good.load(Ordering::SeqCst);
+        by_outcome[Outcome::Success as usize] = good + self.late_good.load(Ordering::Acquire);
         Counts { by_outcome }
     }
 
@@ -91,9 +91,15 @@ impl Tally {
         Reading { peak: self.flow.take_peak(), ..self.read() }
     }
 
+    /// The counters as a new generation finds them: whoever adds to them later sees the generation's word, if that was
+    /// stored before this.
+    pub(crate) fn read_settled(&self) -> Reading {
+        Reading { good: self.flow.settled_good() as u32, ..self.read() }
+    }
+
     /// The counters, the running peak left at 0.
     pub(crate) fn read(&self) -> Reading {
-        let cut = |cell: &AtomicU64| cell.load(Ordering::SeqCst) as u32;
+        let cut = |cell: &AtomicU64| cell.load(Ordering::Acquire) as u32;
         Reading {
             good: self.flow.good() as u32,
             strays: cut(&self.strays),
@@ -282,8 +288,8 @@ mod tests {
         let tally = tally();
         let edge = u64::from(u32::MAX) - 1;
         tally.flow.set_good(edge);
-        tally.bad.store(edge, Ordering::SeqCst);
-        tally.others[Outcome::Failure as usize].store(edge, Ordering::SeqCst);
+        tally.bad.store(edge, Ordering::Release);
+        tally.others[Outcome::Failure as usize].store(edge, Ordering::Release);
         let before = tally.read();
         for _ in 0..5 {
             tally.flow.add_good();

@@ -1,0 +1,159 @@
+//! The lock-free parts under loom, as they ship: every interleaving, and every value that the memory model lets a load
+//! see, of a few threads that each take a few steps.
+//!
+//! Run with `RUSTFLAGS="--cfg fusebox_loom" cargo test --release --lib models`. Preemptions are bounded to three for each
+//! execution, which in the experience of loom's authors finds what there is to be found; what needs more than three, or
+//! more than three threads, is left open. Every model is run once more with a bug planted in the code that it is about,
+//! and must then fail.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::breaker::circuit::{Circuit, Ending};
+use crate::breaker::config::{Breaker, Rules};
+use crate::breaker::machine::Override;
+use crate::breaker::state::{Forced, State};
+use crate::bulkhead::{Acquired, Bulkhead, Capacity, Slots};
+use crate::error::Problems;
+use crate::outcome::Outcome;
+use crate::sync::plant;
+use crate::time::Stamp;
+use crate::window::flow::Flow;
+
+/// The model holds, and fails with its bug planted.
+fn prove(bug: &'static str, model: impl Fn() + Sync + Send + Copy + 'static) {
+    let explore = || {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    };
+    explore();
+    plant(bug);
+    let failed = catch_unwind(AssertUnwindSafe(explore)).is_err();
+    plant("");
+    assert!(failed, "the model does not see the bug `{bug}`");
+}
+
+fn capacity(bulkhead: Bulkhead) -> Capacity {
+    bulkhead.check(&mut Problems::default(), "limit")
+}
+
+fn slots(limit: usize) -> Arc<Slots> {
+    Arc::new(Slots::new(capacity(Bulkhead::new(limit).queue(2, Duration::from_secs(1)))))
+}
+
+/// P1, X10: once a lower limit is set, nobody enters beyond it.
+#[test]
+fn a_limit_that_was_lowered_holds() {
+    prove("limit", || {
+        let slots = slots(2);
+        let enter = |slots: &Arc<Slots>| {
+            let slots = Arc::clone(slots);
+            thread::spawn(move || slots.try_acquire())
+        };
+        let callers = [enter(&slots), enter(&slots)];
+        drop(slots.resize(capacity(Bulkhead::new(1))));
+        let already = slots.in_flight();
+        let entered = callers.into_iter().filter_map(|caller| caller.join().ok()).filter(|&entered| entered).count();
+        assert!(entered as u32 <= already.max(1), "{entered} entered, {already} of them before the change");
+        assert_eq!(slots.in_flight(), entered as u32);
+    });
+}
+
+/// The slot that is taken is given back by another thread.
+fn release_elsewhere(slots: &Arc<Slots>) -> thread::JoinHandle<()> {
+    let slots = Arc::clone(slots);
+    thread::spawn(move || slots.release())
+}
+
+/// P2, P4: a slot that is given back while a call takes its place in line reaches that call.
+#[test]
+fn nobody_waits_beside_a_free_slot() {
+    prove("line", || {
+        let slots = slots(1);
+        assert!(slots.try_acquire());
+        let releaser = release_elsewhere(&slots);
+        let acquired = slots.acquire_or_wait();
+        releaser.join().unwrap();
+        match acquired {
+            Acquired::Place(mut place) => {
+                let polled = Pin::new(&mut place).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_ready(), "it waits beside a free slot");
+            }
+            Acquired::Slot => {}
+            Acquired::Full => panic!("there is room in the line"),
+        }
+        slots.release();
+        assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
+    });
+}
+
+/// P2, P3, P4: a call that leaves the line while a slot is handed to it passes it on.
+#[test]
+fn a_slot_is_not_lost_on_one_who_leaves() {
+    prove("granted", || {
+        let slots = slots(1);
+        assert!(slots.try_acquire());
+        let Acquired::Place(place) = slots.acquire_or_wait() else { panic!("the slot is taken") };
+        let releaser = release_elsewhere(&slots);
+        drop(place);
+        releaser.join().unwrap();
+        assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
+    });
+}
+
+fn at(nanos: u64) -> Stamp {
+    Stamp::from_nanos(nanos)
+}
+
+fn circuit(min_calls: u32) -> Arc<Circuit> {
+    let breaker = Breaker::error_rate(0.5).min_calls(min_calls).jitter(0.0);
+    let rules: Rules = breaker.check(&mut Problems::default());
+    Arc::new(Circuit::new(at(0), rules, std::sync::Arc::new(Flow::new(8)), || 0.5))
+}
+
+fn end(circuit: &Circuit, ticket: crate::breaker::machine::Ticket, outcome: Outcome) {
+    circuit.record(at(1), ticket, Ending { outcome, elapsed: 1, open_for: None }, false);
+}
+
+/// S4, R2: a success that is being counted while the circuit goes from closed by way of open to closed is counted once,
+/// and does not count for the generation that it does not belong to.
+#[test]
+fn a_success_counts_for_its_own_generation_only() {
+    prove("retract", || {
+        let circuit = circuit(20);
+        let ticket = circuit.admit(at(0), 1).unwrap();
+        let caller = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || end(&circuit, ticket, Outcome::Success))
+        };
+        circuit.force(at(1), Forced::Open, Override { reason: String::new(), until: Stamp::NEVER });
+        circuit.clear_override(at(1));
+        caller.join().unwrap();
+        let view = circuit.view(at(1));
+        assert_eq!((view.state, view.health.total), (State::Closed, 0));
+        assert_eq!((view.lifetime.of(Outcome::Success), view.window.of(Outcome::Success)), (1, 1));
+    });
+}
+
+/// S5: a failure and the success that makes the window large enough: whichever comes last, the circuit opens.
+#[test]
+fn the_call_that_completes_the_window_trips_it() {
+    prove("due", || {
+        let circuit = circuit(2);
+        let (first, second) = (circuit.admit(at(0), 1).unwrap(), circuit.admit(at(0), 1).unwrap());
+        let caller = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || end(&circuit, first, Outcome::Success))
+        };
+        end(&circuit, second, Outcome::Failure);
+        caller.join().unwrap();
+        assert_eq!(circuit.view(at(1)).state, State::Open);
+    });
+}
