@@ -1,0 +1,196 @@
+//! Allocations of every path of a call, bytes of a command and sizes of futures, as tables.
+//!
+//! `cargo bench --bench allocations` exits with an error where a path allocates that must not, or a future has grown
+//! beyond its limit. It measures no time, so it says the same on every machine.
+
+mod support;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use fusebox::{Breaker, Bulkhead, Classify, Command, Error, Guard, Registry, Verdict};
+use support::counting::{Counting, counted};
+use support::{Answer, Down, PendingOnce, abandon, answer, done, full, narrow, now, open, second, tireless};
+use tokio::runtime::{self, Runtime};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WARM_UP: u32 = 100;
+const CALLS: u32 = 10_000;
+
+/// What has gone beyond its limit.
+#[derive(Default)]
+struct Report {
+    broken: Vec<String>,
+}
+
+impl Report {
+    /// A path that must not allocate.
+    fn free(&mut self, path: &str, call: impl FnMut()) {
+        let count = allocations(call);
+        println!("| {path} | {count} |");
+        if count > 0.0 {
+            self.broken.push(format!("{path}: {count} allocations a call"));
+        }
+    }
+
+    /// Not there yet: shown beside what is aimed at, and no error.
+    fn aim_at(&mut self, what: &str, aim: i64, bytes: i64) {
+        println!("| {what} | {bytes} | (aim {aim}) |");
+    }
+
+    fn at_most(&mut self, what: &str, limit: i64, bytes: i64) {
+        println!("| {what} | {bytes} | {limit} |");
+        if bytes > limit {
+            self.broken.push(format!("{what}: {bytes} bytes, more than {limit}"));
+        }
+    }
+}
+
+/// Allocations a call, after a warm-up.
+fn allocations(mut call: impl FnMut()) -> f64 {
+    (0..WARM_UP).for_each(|_| call());
+    let ((), allocations, _) = counted(|| (0..CALLS).for_each(|_| call()));
+    allocations as f64 / f64::from(CALLS)
+}
+
+fn main() -> ExitCode {
+    // Timers want a runtime.
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let mut report = Report::default();
+    println!("| path | allocations a call |\n|---|--:|");
+    paths(&mut report, &runtime);
+    refusals(&mut report);
+    allowed();
+    println!("\n| bytes | measured | limit |\n|---|--:|--:|");
+    commands(&mut report);
+    futures(&mut report);
+    for broken in &report.broken {
+        eprintln!("{broken}");
+    }
+    if report.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Judges in place of `ByResult`.
+struct Lenient;
+
+impl Classify<u64, Down> for Lenient {
+    fn classify(&self, result: &Answer) -> Verdict {
+        if result.is_ok() { Verdict::Success } else { Verdict::Ignored }
+    }
+}
+
+/// Calls that are admitted.
+fn paths(report: &mut Report, runtime: &Runtime) {
+    let command = full("paths");
+    let failing = tireless("paths.failing");
+    let lenient = Command::builder("paths.lenient").classify(Lenient).build().expect("valid");
+    report.free("success", || done(now(command.run(|| answer(Ok(1))))));
+    report.free("success, as a combinator", || done(now(answer(Ok(1)).guarded_by(&command))));
+    report.free("success, pending once (timer armed)", || done(second(command.run(PendingOnce::default))));
+    report.free("success, classifier of the command", || done(now(lenient.run(|| answer(Ok(1))))));
+    report.free("ignored, classifier of the command", || done(now(lenient.run(|| answer(Err(Down))))));
+    report.free("ignored, classifier of the call", || {
+        done(now(failing.run(|| answer(Err(Down))).classify(|_| Verdict::Ignored)));
+    });
+    report.free("failure", || done(now(failing.run(|| answer(Err(Down))))));
+    report.free("failure, with a fallback", || {
+        done(now(failing.run(|| answer(Err(Down))).fallback(|_| async { Ok(2) })));
+    });
+    report.free("timed out", || {
+        let late = runtime.block_on(failing.run(std::future::pending::<Answer>).timeout(Duration::ZERO));
+        assert!(matches!(late, Err(Error::TimedOut(_))));
+    });
+    report.free("cancelled", || abandon(command.run(PendingOnce::default)));
+    report.free("admit and succeed", || command.admit().expect("a free slot").succeed());
+    report.free("admit and drop", || drop(command.admit().expect("a free slot")));
+    report.free("admit_owned and succeed", || command.admit_owned().expect("a free slot").succeed());
+    report.free("run_sync", || done(command.run_sync(|| Ok::<_, Down>(1))));
+    report.free("state", || done(command.state()));
+}
+
+/// Calls that are not.
+fn refusals(report: &mut Report) {
+    let (open, narrow) = (open("refusals.open"), narrow("refusals.narrow"));
+    let _only = narrow.admit().expect("a free slot");
+    report.free("refused, open", || done(now(open.run(|| answer(Ok(1))))));
+    report.free("refused, open, with a fallback", || {
+        done(now(open.run(|| answer(Ok(1))).fallback(|_| async { Ok(2) })));
+    });
+    report.free("refused, open, admit", || assert!(open.admit().is_err()));
+    report.free("refused, full", || done(now(narrow.run(|| answer(Ok(1))))));
+    report.free("refused, full, admit", || assert!(narrow.admit().is_err()));
+    let forced = full("refusals.forced");
+    forced.force_open("maintenance", None);
+    report.free("refused, forced open", || done(now(forced.run(|| answer(Ok(1))))));
+}
+
+/// Paths that may allocate: what for, their names say.
+fn allowed() {
+    let queued = Command::builder("allowed.queued").bulkhead(Bulkhead::new(1).queue(1, Duration::from_secs(1)));
+    let queued = queued.build().expect("valid");
+    let _only = queued.admit().expect("a free slot");
+    let full = full("allowed");
+    let show = |path: &str, count: f64| println!("| ({path}) | {count} |");
+    show("waiting in the queue: a place in line", allocations(|| abandon(queued.run(|| answer(Ok(1))))));
+    show("snapshot: the latency cells, once there are any", allocations(|| done(full.snapshot())));
+    done(now(full.run(|| answer(Ok(1)))));
+    show("snapshot, with latencies", allocations(|| done(full.snapshot())));
+}
+
+/// Bytes a command holds, its name and its place in the registry included, after its first calls: what it makes on first
+/// use is part of it.
+fn commands(report: &mut Report) {
+    const MANY: usize = 1000;
+    let registry = Registry::new();
+    let each = |kind: &str, build: &dyn Fn(&str) -> Command| {
+        let names: Vec<_> = (0..MANY).map(|n| format!("host-{n}.{kind}")).collect();
+        let (built, _, bytes) = counted(|| names.iter().map(|name| build(name)).collect::<Vec<_>>());
+        let ((), _, more) = counted(|| {
+            for command in &built {
+                done(now(command.run(|| answer(Ok(1)))));
+                done(now(command.run(|| answer(Err(Down)))));
+            }
+        });
+        (bytes / MANY as i64, (bytes + more) / MANY as i64)
+    };
+    let lean = |name: &str| Command::builder(name).no_latency().registry(&registry).build().expect("valid");
+    let whole = |name: &str| Command::builder(name).registry(&registry).build().expect("valid");
+    let calls = |name: &str| {
+        let breaker = Breaker::error_rate(0.5).last_calls(100);
+        Command::builder(name).no_latency().breaker(breaker).registry(&registry).build().expect("valid")
+    };
+    let (built, used) = each("lean", &lean);
+    report.aim_at("command without latencies, built", 1024, built);
+    report.aim_at("command without latencies, used", 1024, used);
+    let (built, used) = each("calls", &calls);
+    report.aim_at("command without latencies, last 100 calls, built", 1024, built);
+    report.aim_at("command without latencies, last 100 calls, used", 1024, used);
+    let (built, used) = each("whole", &whole);
+    report.aim_at("command with latencies, built", 4096, built);
+    report.aim_at("command with latencies, used", 4096, used);
+}
+
+/// What a call adds to the future inside it.
+fn futures(report: &mut Report) {
+    const LIMIT: i64 = 256;
+    let command = full("futures");
+    let over = |call: usize, inner: usize| call as i64 - inner as i64;
+    fn inner() -> impl Future<Output = Answer> {
+        let large = [1_u8; 1000];
+        async move {
+            tokio::task::yield_now().await;
+            Ok(u64::from(large[7]))
+        }
+    }
+    let size = size_of_val(&inner());
+    report.at_most("future of run, beyond the inner one", LIMIT, over(size_of_val(&command.run(inner)), size));
+    report.at_most("future of guarded_by", LIMIT, over(size_of_val(&inner().guarded_by(&command)), size));
+    let judged = command.run(inner).classify(|_| Verdict::Ignored);
+    report.at_most("future of run with a classifier", LIMIT, over(size_of_val(&judged), size));
+    let rescued = command.run(inner).fallback(|_| async { Ok(2) });
+    report.at_most("future of run with a fallback", LIMIT, over(size_of_val(&rescued), size));
+}
