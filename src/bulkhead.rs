@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::error::Problems;
 use crate::sync::{Mutex, seeded};
-use crate::window::flow::{Entered, Flow, Left};
+use crate::window::flow::{Entered, Flow, LaneId, Left};
 
 /// How many calls may be in flight, and whether more may wait. Plain data.
 ///
@@ -117,21 +117,34 @@ impl Slots {
     /// Takes a slot if one is free. Each that is taken must be followed by one [`Slots::release`], or by a
     /// [`Flow::leave_good`] and [`Slots::left`].
     #[inline]
-    pub(crate) fn try_acquire(&self) -> bool {
+    pub(crate) fn try_acquire(&self) -> Option<LaneId> {
         match self.flow.try_enter() {
-            Entered::Yes => true,
-            Entered::No => false,
-            Entered::LimitFell => {
-                self.release();
-                false
+            Entered::In(lane) => Some(lane),
+            Entered::Full => None,
+            Entered::ShareFell(lane) => {
+                self.release(lane);
+                self.acquire_in_turn(&self.line.lock())
             }
+            Entered::Unclear => self.acquire_in_turn(&self.line.lock()),
         }
+    }
+
+    /// Needs the line's lock: takes a slot if one is free and nobody is in line for it.
+    #[cold]
+    fn acquire_in_turn(&self, line: &Line) -> Option<LaneId> {
+        if !line.waiters.is_empty() {
+            return None;
+        }
+        self.flow.bar();
+        let lane = self.flow.enter_barred();
+        self.flow.unbar();
+        lane
     }
 
     /// Gives a slot back.
     #[inline]
-    pub(crate) fn release(&self) {
-        self.left(self.flow.leave());
+    pub(crate) fn release(&self, lane: LaneId) {
+        self.left(self.flow.leave(lane));
     }
 
     /// Follows a slot that was given back: it may be for those in line.
@@ -151,16 +164,16 @@ impl Slots {
     /// Takes the slot that is free, or a place in line, or neither.
     pub(crate) fn acquire_or_wait(&self) -> Acquired<'_> {
         let mut line = self.line.lock();
-        loop {
-            if self.try_acquire() {
-                return Acquired::Slot;
+        if line.waiters.is_empty() {
+            // Barred before looking: whoever gives a slot back from here on sees the bar, and serves the line.
+            self.flow.bar();
+            let lane = self.flow.enter_barred();
+            if lane.is_some() || line.length == 0 {
+                self.flow.unbar();
+                return lane.map_or(Acquired::Full, Acquired::Slot);
             }
-            if line.waiters.len() >= line.length {
-                return Acquired::Full;
-            }
-            if self.flow.begin_line() {
-                break;
-            }
+        } else if line.waiters.len() >= line.length {
+            return Acquired::Full;
         }
         let waiter = Arc::new(Waiter { place: Mutex::new(Place::InLine(None)) });
         line.waiters.push_back(Arc::clone(&waiter));
@@ -173,7 +186,11 @@ impl Slots {
     pub(crate) fn resize(&self, capacity: Capacity) -> Vec<Waker> {
         let mut line = self.line.lock();
         line.length = capacity.line_length();
+        self.flow.bar();
         self.flow.set_limit(capacity.limit);
+        if line.waiters.is_empty() {
+            self.flow.unbar();
+        }
         self.grant(&mut line)
     }
 
@@ -182,20 +199,15 @@ impl Slots {
     fn grant(&self, line: &mut Line) -> Vec<Waker> {
         let mut woken = Vec::new();
         while !line.waiters.is_empty() {
-            match self.flow.enter_from_line() {
-                Entered::Yes => {}
-                Entered::No => return woken,
-                Entered::LimitFell => {
-                    self.flow.leave();
-                    return woken;
-                }
-            }
+            let Some(lane) = self.flow.enter_barred() else { break };
             let first = line.waiters.pop_front().expect("it is not empty");
-            if let Place::InLine(Some(waker)) = std::mem::replace(&mut *first.place.lock(), Place::Granted) {
+            if let Place::InLine(Some(waker)) = std::mem::replace(&mut *first.place.lock(), Place::Granted(lane)) {
                 woken.push(waker);
             }
+            if line.waiters.is_empty() {
+                self.flow.unbar();
+            }
         }
-        self.flow.end_line();
         woken
     }
 
@@ -217,7 +229,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) enum Acquired<'s> {
     /// A slot.
-    Slot,
+    Slot(LaneId),
     /// A place in line.
     Place(InLine<'s>),
     /// Neither was free.
@@ -243,24 +255,25 @@ struct Waiter {
 enum Place {
     InLine(Option<Waker>),
     /// A slot was handed over and not taken yet.
-    Granted,
+    Granted(LaneId),
     /// The slot was taken.
     Taken,
 }
 
 impl Future for InLine<'_> {
-    type Output = ();
+    type Output = LaneId;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LaneId> {
         // Cloning and dropping a waker is user code, so both happen outside the lock.
         let mut waker = Some(cx.waker().clone());
         let mut place = self.waiter.place.lock();
         match &mut *place {
             Place::InLine(waiting) => std::mem::swap(waiting, &mut waker),
-            Place::Granted | Place::Taken => {
+            &mut Place::Granted(lane) => {
                 *place = Place::Taken;
-                return Poll::Ready(());
+                return Poll::Ready(lane);
             }
+            Place::Taken => panic!("a place in line was polled after it had become a slot"),
         }
         drop(place);
         Poll::Pending
@@ -274,12 +287,13 @@ impl Drop for InLine<'_> {
         if matches!(place, Place::InLine(_)) {
             line.waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
             if line.waiters.is_empty() {
-                self.slots.flow.end_line();
+                self.slots.flow.unbar();
             }
         }
         drop(line);
-        if matches!(place, Place::Granted) && !seeded("granted") {
-            self.slots.release();
+        match place {
+            Place::Granted(lane) if !seeded("granted") => self.slots.release(lane),
+            _ => {}
         }
     }
 }
@@ -299,19 +313,19 @@ mod tests {
         }
     }
 
-    fn poll(place: &mut InLine<'_>) -> Poll<()> {
+    fn poll(place: &mut InLine<'_>) -> Poll<LaneId> {
         Pin::new(place).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn a_returned_slot_goes_to_the_first_in_line_and_not_to_a_newcomer() {
         let slots = slots(1, 2);
-        assert!(slots.try_acquire());
+        assert!(slots.try_acquire().is_some());
         let (mut first, mut second) = (place(&slots), place(&slots));
         assert!(matches!(slots.acquire_or_wait(), Acquired::Full));
         assert!(poll(&mut first).is_pending());
-        slots.release();
-        assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (false, 1, 1));
+        slots.release(LaneId::FIRST);
+        assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (None, 1, 1));
         assert!(poll(&mut second).is_pending());
         assert!(poll(&mut first).is_ready());
     }
@@ -324,12 +338,12 @@ mod tests {
         let (first, second, mut third) = (place(&slots), place(&slots), place(&slots));
         drop(second);
         assert_eq!(slots.waiting(), 2);
-        slots.release();
+        slots.release(LaneId::FIRST);
         drop(first);
         assert!(poll(&mut third).is_ready());
         drop(third);
         assert_eq!((slots.in_flight(), slots.waiting()), (1, 0));
-        slots.release();
+        slots.release(LaneId::FIRST);
         assert_eq!(slots.in_flight(), 0);
     }
 
@@ -341,7 +355,7 @@ mod tests {
         slots.try_acquire();
         let (mut first, mut second) = (place(&slots), place(&slots));
         assert!(slots.resize(Capacity { limit: 1, queue: Some((4, 1)) }).is_empty());
-        slots.release();
+        slots.release(LaneId::FIRST);
         assert!(poll(&mut first).is_pending(), "one is still in flight, and one is the limit");
         assert_eq!(slots.resize(Capacity { limit: 3, queue: Some((4, 1)) }).len(), 1, "one has been polled");
         assert!(poll(&mut first).is_ready() && poll(&mut second).is_ready());
@@ -351,8 +365,8 @@ mod tests {
     #[test]
     fn without_a_limit_calls_are_still_counted() {
         let slots = Slots::new(Capacity::UNLIMITED);
-        assert_eq!((slots.try_acquire(), slots.limit(), slots.in_flight()), (true, None, 1));
-        slots.release();
+        assert_eq!((slots.try_acquire().is_some(), slots.limit(), slots.in_flight()), (true, None, 1));
+        slots.release(LaneId::FIRST);
         assert_eq!(slots.in_flight(), 0);
     }
 }

@@ -17,14 +17,14 @@ use loom::thread;
 
 use crate::breaker::circuit::{Circuit, Ending};
 use crate::breaker::config::{Breaker, Rules};
-use crate::breaker::machine::Override;
+use crate::breaker::machine::{Override, Ticket};
 use crate::breaker::state::{Forced, State};
 use crate::bulkhead::{Acquired, Bulkhead, Capacity, Slots};
 use crate::error::Problems;
 use crate::outcome::Outcome;
 use crate::sync::plant;
 use crate::time::Stamp;
-use crate::window::flow::Flow;
+use crate::window::flow::{Entered, Flow, LaneId};
 
 /// The model holds, and fails with its bug planted.
 fn prove(bug: &'static str, model: impl Fn() + Sync + Send + Copy + 'static) {
@@ -55,7 +55,7 @@ fn a_limit_that_was_lowered_holds() {
         let slots = slots(2);
         let enter = |slots: &Arc<Slots>| {
             let slots = Arc::clone(slots);
-            thread::spawn(move || slots.try_acquire())
+            thread::spawn(move || slots.try_acquire().is_some())
         };
         let callers = [enter(&slots), enter(&slots)];
         drop(slots.resize(capacity(Bulkhead::new(1))));
@@ -69,7 +69,7 @@ fn a_limit_that_was_lowered_holds() {
 /// The slot that is taken is given back by another thread.
 fn release_elsewhere(slots: &Arc<Slots>) -> thread::JoinHandle<()> {
     let slots = Arc::clone(slots);
-    thread::spawn(move || slots.release())
+    thread::spawn(move || slots.release(LaneId::FIRST))
 }
 
 /// P2, P4: a slot that is given back while a call takes its place in line reaches that call.
@@ -77,7 +77,7 @@ fn release_elsewhere(slots: &Arc<Slots>) -> thread::JoinHandle<()> {
 fn nobody_waits_beside_a_free_slot() {
     prove("line", || {
         let slots = slots(1);
-        assert!(slots.try_acquire());
+        assert!(slots.try_acquire().is_some());
         let releaser = release_elsewhere(&slots);
         let acquired = slots.acquire_or_wait();
         releaser.join().unwrap();
@@ -86,10 +86,10 @@ fn nobody_waits_beside_a_free_slot() {
                 let polled = Pin::new(&mut place).poll(&mut Context::from_waker(Waker::noop()));
                 assert!(polled.is_ready(), "it waits beside a free slot");
             }
-            Acquired::Slot => {}
+            Acquired::Slot(_) => {}
             Acquired::Full => panic!("there is room in the line"),
         }
-        slots.release();
+        slots.release(LaneId::FIRST);
         assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
     });
 }
@@ -99,7 +99,7 @@ fn nobody_waits_beside_a_free_slot() {
 fn a_slot_is_not_lost_on_one_who_leaves() {
     prove("granted", || {
         let slots = slots(1);
-        assert!(slots.try_acquire());
+        assert!(slots.try_acquire().is_some());
         let Acquired::Place(place) = slots.acquire_or_wait() else { panic!("the slot is taken") };
         let releaser = release_elsewhere(&slots);
         drop(place);
@@ -112,23 +112,30 @@ fn at(nanos: u64) -> Stamp {
     Stamp::from_nanos(nanos)
 }
 
-fn circuit(min_calls: u32) -> Arc<Circuit> {
+fn circuit(min_calls: u32) -> (std::sync::Arc<Flow>, Arc<Circuit>) {
     let breaker = Breaker::error_rate(0.5).min_calls(min_calls).jitter(0.0);
     let rules: Rules = breaker.check(&mut Problems::default());
-    Arc::new(Circuit::new(at(0), rules, std::sync::Arc::new(Flow::new(8)), || 0.5))
+    let flow = std::sync::Arc::new(Flow::new(8));
+    (flow.clone(), Arc::new(Circuit::new(at(0), rules, flow, || 0.5)))
 }
 
-fn end(circuit: &Circuit, ticket: crate::breaker::machine::Ticket, outcome: Outcome) {
-    circuit.record(at(1), ticket, Ending { outcome, elapsed: 1, open_for: None }, false);
+/// A call that the circuit has let in, with a slot.
+fn enter(flow: &Flow, circuit: &Circuit) -> Ticket {
+    assert_eq!(flow.try_enter(), Entered::In(LaneId::FIRST));
+    circuit.admit(at(0), 1).unwrap()
+}
+
+fn end(circuit: &Circuit, ticket: Ticket, outcome: Outcome) {
+    circuit.record(at(1), ticket, Ending { outcome, elapsed: 1, open_for: None }, Some(LaneId::FIRST));
 }
 
 /// S4, R2: a success that is being counted while the circuit goes from closed by way of open to closed is counted once,
 /// and does not count for the generation that it does not belong to.
 #[test]
 fn a_success_counts_for_its_own_generation_only() {
-    prove("retract", || {
-        let circuit = circuit(20);
-        let ticket = circuit.admit(at(0), 1).unwrap();
+    prove("tag", || {
+        let (flow, circuit) = circuit(20);
+        let ticket = enter(&flow, &circuit);
         let caller = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || end(&circuit, ticket, Outcome::Success))
@@ -146,8 +153,8 @@ fn a_success_counts_for_its_own_generation_only() {
 #[test]
 fn the_call_that_completes_the_window_trips_it() {
     prove("due", || {
-        let circuit = circuit(2);
-        let (first, second) = (circuit.admit(at(0), 1).unwrap(), circuit.admit(at(0), 1).unwrap());
+        let (flow, circuit) = circuit(2);
+        let (first, second) = (enter(&flow, &circuit), enter(&flow, &circuit));
         let caller = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || end(&circuit, first, Outcome::Success))

@@ -9,7 +9,7 @@
 
 #[cfg(all(test, fusebox_loom))]
 pub(crate) use imp::plant;
-pub(crate) use imp::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, seeded};
+pub(crate) use imp::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, processors, seeded, thread_index};
 
 #[cfg(not(fusebox_loom))]
 mod imp {
@@ -20,6 +20,28 @@ mod imp {
     #[inline(always)]
     pub(crate) const fn seeded(_: &'static str) -> bool {
         false
+    }
+
+    /// A number that tells the calling thread from others that run at the same time: threads are numbered as they come.
+    #[inline]
+    pub(crate) fn thread_index() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        std::thread_local! {
+            static INDEX: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+        }
+        let index = INDEX.get();
+        if index != usize::MAX {
+            return index;
+        }
+        let index = NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1);
+        INDEX.set(index);
+        index
+    }
+
+    /// How many threads can run at once.
+    pub(crate) fn processors() -> usize {
+        static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 }
 
@@ -41,6 +63,18 @@ mod imp {
     #[allow(dead_code, reason = "for models only")]
     pub(crate) fn plant(bug: &'static str) {
         PLANTED.set(bug);
+    }
+
+    /// Which of the model's threads runs.
+    pub(crate) fn thread_index() -> usize {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        loom::thread::current().id().hash(&mut hasher);
+        hasher.finish() as usize
+    }
+
+    pub(crate) fn processors() -> usize {
+        2
     }
 }
 

@@ -68,15 +68,9 @@ impl Books {
         }
     }
 
-    /// Follows [`Tally::add_stray`] for the success that found `before` others.
-    pub(crate) fn add_stray(&mut self, before: u64) {
-        self.floor.1.add_stray(before);
-        self.ring.amend(|reading| reading.add_stray(before));
-    }
-
     /// From here on only new calls count for the circuit.
-    pub(crate) fn begin_generation(&mut self, now: Stamp, tally: &Tally) {
-        self.floor = (now, tally.read_settled());
+    pub(crate) fn begin_generation(&mut self, now: Stamp, generation: u64, tally: &Tally) {
+        self.floor = (now, tally.begin_generation(generation));
         self.judged = None;
         if let Some(LastCalls { fresh, .. }) = &mut self.recent {
             fresh.clear();
@@ -145,7 +139,7 @@ impl Books {
         tally.lifetime(&mut self.good)
     }
 
-    /// From how many successes on, modulo 2^39, a success of a closed circuit must be judged.
+    /// From how many successes on, modulo 2^34, a success of a closed circuit must be judged.
     ///
     /// A success makes every rate smaller, so it can trip only by making the window large enough, or by being the first
     /// to come after old successes have left the window.
@@ -165,7 +159,7 @@ impl Books {
     }
 }
 
-/// A count of successes, modulo 2^39, from which on they matter.
+/// A count of successes, modulo 2^34, from which on they matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due(u64);
 
@@ -184,7 +178,7 @@ impl Due {
         self.0
     }
 
-    /// Whether that many successes are enough. Which of two numbers modulo 2^39 is ahead, the shorter way tells.
+    /// Whether that many successes are enough. Which of two numbers modulo 2^34 is ahead, the shorter way tells.
     #[inline]
     pub(crate) fn is_reached(self, good: u64) -> bool {
         self != Self::NEVER && good.wrapping_sub(self.0) & Flow::GOOD_MASK <= Flow::GOOD_MASK / 2

@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, seeded};
 use crate::time::Stamp;
 use crate::window::counts::{Counts, Health, Tally};
-use crate::window::flow::{Flow, Left};
+use crate::window::flow::{Flow, LaneId, Left};
 
 /// What one call ended in, as far as the circuit cares.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +109,7 @@ struct Core {
 
 impl Circuit {
     pub(crate) fn new(now: Stamp, rules: Rules, flow: Arc<Flow>, draw: fn() -> f64) -> Self {
+        flow.begin_generation(Word::FIRST.generation());
         let (machine, books) = (Machine::new(now, draw), Books::new(now, rules.span));
         let core = Core { rules, machine, books, outbox: VecDeque::new() };
         let circuit = Self {
@@ -197,28 +198,27 @@ impl Circuit {
     /// Records the end of an admitted call, and gives its slot back where one step can do both: for a success of a
     /// closed circuit.
     #[inline]
-    pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, holds_slot: bool) -> Recorded {
+    pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, slot: Option<LaneId>) -> Recorded {
         let slow = ending.elapsed >= self.slow_from.load(Ordering::Relaxed);
         let simple = ending.outcome == Outcome::Success && !slow && !self.counts_calls.load(Ordering::Relaxed);
-        if !simple || !ticket.is_passing() || self.word() != ticket.word {
+        let Some(lane) = slot.filter(|_| simple && ticket.is_passing() && self.word() == ticket.word) else {
             return self.record_slow(now, ticket, ending, slow);
-        }
-        self.roll(now);
-        let flow = self.tally.flow();
-        let (before, left) = if holds_slot {
-            let (before, left) = flow.leave_good();
-            (before, Some(left))
-        } else {
-            (flow.add_good(), None)
         };
-        if self.word() != ticket.word {
-            return Recorded { left, ..self.retract(before) };
-        }
+        self.roll(now);
+        // A generation that begins from here on changes what the lane expects, so that a success is counted for its own
+        // generation or not at all.
+        let Some(left) = self.tally.flow().leave_good(lane, ticket.word.generation()) else {
+            return self.record_slow(now, ticket, ending, slow);
+        };
         self.streak.end(ticket.word);
-        if Due::from_raw(self.due.load(Ordering::Acquire)).is_reached(before + 1) {
+        let due = Due::from_raw(self.due.load(Ordering::Acquire));
+        if due != Due::NEVER && due.is_reached(self.tally.flow().settled_good()) {
             self.judge_success(now, ticket);
         }
-        Recorded { late: false, left }
+        if left.crowded {
+            self.decide(now, |_| self.tally.flow().widen());
+        }
+        Recorded { late: false, left: Some(left) }
     }
 
     #[cold]
@@ -228,22 +228,6 @@ impl Circuit {
                 self.judge(core, now, ticket, Judged::SUCCESS);
             }
         });
-    }
-
-    /// The state changed while a success was being counted: it came late, and must not count for the new generation.
-    ///
-    /// The word is changed before the counters are read for the new generation, and here it is read after the add, so
-    /// either the new generation's reading includes this success or this thread sees the new word. It may be both.
-    #[cold]
-    fn retract(&self, before: u64) -> Recorded {
-        if seeded("retract") {
-            return Recorded { late: true, left: None };
-        }
-        let mut core = self.core.lock();
-        self.tally.add_stray();
-        self.tally.add_late();
-        core.books.add_stray(before);
-        Recorded { late: true, left: None }
     }
 
     #[cold]
@@ -420,10 +404,11 @@ impl Circuit {
         let result = act(&mut core);
         self.take_down(&mut core, now);
         if core.machine.word() != before {
-            // In this order: see `retract`.
-            self.word.store(core.machine.word().raw(), Ordering::Release);
-            core.books.begin_generation(now, &self.tally);
-            self.streak.begin(core.machine.word());
+            // In this order: no call of the new generation may end before its successes are expected.
+            let word = core.machine.word();
+            core.books.begin_generation(now, word.generation(), &self.tally);
+            self.streak.begin(word);
+            self.word.store(word.raw(), Ordering::Release);
         }
         self.publish(&core);
         result

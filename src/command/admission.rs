@@ -16,13 +16,21 @@ use crate::error::{Reason, Rejected};
 use crate::outcome::Outcome;
 use crate::sync::Ordering;
 use crate::time::{Stamp, Timer};
+use crate::window::flow::LaneId;
+
+/// What a call that is let in gets: the circuit's word for it, and a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    pub(crate) ticket: Ticket,
+    pub(crate) lane: LaneId,
+}
 
 /// What becomes of a call that is not admitted at once.
 pub(crate) enum Waits<'c> {
     /// A place in line, and how long the call may stand there, in nanoseconds.
     InLine(Place<'c>, u64),
     /// Not at all: a slot came free meanwhile.
-    Not(Ticket),
+    Not(Admission),
     Refused(Rejected),
 }
 
@@ -48,7 +56,7 @@ impl Core {
     pub(crate) fn admit(&self) -> Result<Permit<'_>, Rejected> {
         let now = Stamp::now();
         match self.enter(now, self.timeout()) {
-            Ok(ticket) => Ok(Permit::borrowed(self, ticket, now)),
+            Ok(admission) => Ok(Permit::borrowed(self, admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }
     }
@@ -57,33 +65,31 @@ impl Core {
     pub(crate) fn admit_owned(self: &Arc<Self>) -> Result<Permit<'static>, Rejected> {
         let now = Stamp::now();
         match self.enter(now, self.timeout()) {
-            Ok(ticket) => Ok(Permit::owned(Arc::clone(self), ticket, now)),
+            Ok(admission) => Ok(Permit::owned(Arc::clone(self), admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }
     }
 
     /// Admits a call at once or says why not; a refusal is not counted yet. `timeout` is in nanoseconds.
     #[inline(always)]
-    pub(crate) fn enter(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
+    pub(crate) fn enter(&self, now: Stamp, timeout: u64) -> Result<Admission, Refused> {
         self.circuit.peek(now)?;
         self.circuit.roll(now);
-        if !self.slots.try_acquire() {
-            return Err(Refused::Full);
-        }
-        self.take_ticket(now, timeout)
+        let lane = self.slots.try_acquire().ok_or(Refused::Full)?;
+        self.take_ticket(now, timeout, lane)
     }
 
     /// The second half, for a call that has a slot.
     #[inline(always)]
-    fn take_ticket(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refused> {
+    fn take_ticket(&self, now: Stamp, timeout: u64, lane: LaneId) -> Result<Admission, Refused> {
         let admitted = self.circuit.admit(now, timeout);
         if admitted.is_err() {
-            self.slots.release();
+            self.slots.release(lane);
         }
         if self.circuit.has_news() {
             self.publish();
         }
-        Ok(admitted?)
+        Ok(Admission { ticket: admitted?, lane })
     }
 
     /// What becomes of a call that [`Core::enter`] did not admit: it may wait, if only a slot is missing and there is a
@@ -96,7 +102,7 @@ impl Core {
         };
         match self.slots.acquire_or_wait() {
             Acquired::Place(in_line) => Waits::InLine(Place { core: self, in_line, counted: false }, patience),
-            Acquired::Slot => self.take_ticket(now, timeout).map_or_else(refuse, Waits::Not),
+            Acquired::Slot(lane) => self.take_ticket(now, timeout, lane).map_or_else(refuse, Waits::Not),
             Acquired::Full => refuse(refused),
         }
     }
@@ -157,15 +163,18 @@ impl<'c> Place<'c> {
         timeout: u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit<'c>, Rejected>> {
-        let granted = Pin::new(&mut self.in_line).poll(cx).is_ready();
-        if !granted && patience.poll(cx).is_pending() {
+        let granted = Pin::new(&mut self.in_line).poll(cx);
+        if granted.is_pending() && patience.poll(cx).is_pending() {
             return Poll::Pending;
         }
         self.counted = true;
         let (core, now) = (self.core, Stamp::now());
-        let ticket = if granted { core.take_ticket(now, timeout) } else { Err(Refused::Waited) };
-        Poll::Ready(match ticket {
-            Ok(ticket) => Ok(Permit::borrowed(core, ticket, now)),
+        let admission = match granted {
+            Poll::Ready(lane) => core.take_ticket(now, timeout, lane),
+            Poll::Pending => Err(Refused::Waited),
+        };
+        Poll::Ready(match admission {
+            Ok(admission) => Ok(Permit::borrowed(core, admission, now)),
             Err(refused) => Err(core.refuse(now, refused)),
         })
     }

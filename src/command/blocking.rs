@@ -51,8 +51,7 @@ impl<F, T, E> Work for Blocking<F, T, E> {
     type Future = Running<T, E>;
 
     fn start(self, permit: &mut Permit<'_>) -> Running<T, E> {
-        permit.hand_over_slot();
-        Running((self.spawn)(self.closure, SlotOfWork(self.core)))
+        Running((self.spawn)(self.closure, permit.hand_over_slot(self.core)))
     }
 }
 

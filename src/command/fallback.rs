@@ -15,6 +15,7 @@ use crate::command::core::Core;
 use crate::error::Error;
 use crate::observe::meter::FallbackOutcome;
 use crate::sync::{AtomicU64, Ordering};
+use crate::window::flow::LaneId;
 
 /// Something that may make a value out of an error: [`NoFallback`], or a closure as a [`Rescue`].
 ///
@@ -114,6 +115,7 @@ impl Fallbacks {
 #[derive(Debug)]
 pub(crate) struct FallbackSlot<'c> {
     core: &'c Core,
+    lane: LaneId,
     /// Set while user code runs, and so still set if it panicked.
     pub(crate) in_user_code: bool,
 }
@@ -121,11 +123,11 @@ pub(crate) struct FallbackSlot<'c> {
 impl<'c> FallbackSlot<'c> {
     /// A slot, or `None` when all are taken.
     pub(crate) fn take(core: &'c Core) -> Option<Self> {
-        if !core.fallbacks.slots.try_acquire() {
+        let Some(lane) = core.fallbacks.slots.try_acquire() else {
             count(core, FallbackOutcome::Rejected);
             return None;
-        }
-        Some(Self { core, in_user_code: false })
+        };
+        Some(Self { core, lane, in_user_code: false })
     }
 
     pub(crate) fn resolve(mut self, succeeded: bool) {
@@ -136,7 +138,7 @@ impl<'c> FallbackSlot<'c> {
 
 impl Drop for FallbackSlot<'_> {
     fn drop(&mut self) {
-        self.core.fallbacks.slots.release();
+        self.core.fallbacks.slots.release(self.lane);
         if self.in_user_code {
             count(self.core, FallbackOutcome::Failure);
         }

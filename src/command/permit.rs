@@ -7,11 +7,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::admission::Admission;
 use super::core::Core;
 use crate::breaker::circuit::Ending;
 use crate::breaker::machine::Ticket;
 use crate::outcome::{Outcome, Verdict};
 use crate::time::{Stamp, saturating_nanos};
+use crate::window::flow::LaneId;
 
 /// Leave to make one call. Resolve it with what became of the call; dropped unresolved, the call counts as cancelled,
 /// or as panicked if the drop is part of a panic.
@@ -42,7 +44,7 @@ pub struct Permit<'c> {
     admitted: Stamp,
     /// Not resolved yet.
     open: bool,
-    holds_slot: bool,
+    slot: Option<LaneId>,
     is_eldest: bool,
     watch: Watch,
 }
@@ -77,20 +79,20 @@ impl Deref for CoreRef<'_> {
 }
 
 impl Permit<'static> {
-    pub(crate) fn owned(core: Arc<Core>, ticket: Ticket, admitted: Stamp) -> Self {
-        Permit::with(CoreRef::Owned(core), ticket, admitted)
+    pub(crate) fn owned(core: Arc<Core>, admission: Admission, at: Stamp) -> Self {
+        Permit::with(CoreRef::Owned(core), admission, at)
     }
 }
 
 impl<'c> Permit<'c> {
     #[inline]
-    pub(crate) fn borrowed(core: &'c Core, ticket: Ticket, admitted: Stamp) -> Self {
-        Self::with(CoreRef::Borrowed(core), ticket, admitted)
+    pub(crate) fn borrowed(core: &'c Core, admission: Admission, at: Stamp) -> Self {
+        Self::with(CoreRef::Borrowed(core), admission, at)
     }
 
     #[inline]
-    fn with(core: CoreRef<'c>, ticket: Ticket, admitted: Stamp) -> Self {
-        Self { core, ticket, admitted, open: true, holds_slot: true, is_eldest: false, watch: Watch::Stack }
+    fn with(core: CoreRef<'c>, Admission { ticket, lane }: Admission, admitted: Stamp) -> Self {
+        Self { core, ticket, admitted, open: true, slot: Some(lane), is_eldest: false, watch: Watch::Stack }
     }
 
     /// The call succeeded.
@@ -149,14 +151,14 @@ impl<'c> Permit<'c> {
             latencies.record(now, elapsed);
         }
         let ending = Ending { outcome, elapsed, open_for };
-        let recorded = core.circuit.record(now, self.ticket, ending, self.holds_slot);
+        let recorded = core.circuit.record(now, self.ticket, ending, self.slot);
         if self.is_eldest {
             core.eldest.release();
         }
-        match recorded.left {
-            Some(left) => core.slots.left(left),
-            None if self.holds_slot => core.slots.release(),
-            None => {}
+        match (recorded.left, self.slot) {
+            (Some(left), _) => core.slots.left(left),
+            (None, Some(lane)) => core.slots.release(lane),
+            (None, None) => {}
         }
         core.meter.call(outcome, elapsed);
         if recorded.late {
@@ -180,9 +182,9 @@ impl<'c> Permit<'c> {
         }
     }
 
-    /// Leaves the slot to work that outlives the call: see [`SlotOfWork`].
-    pub(crate) fn hand_over_slot(&mut self) {
-        self.holds_slot = false;
+    /// Leaves the slot to work that outlives the call.
+    pub(crate) fn hand_over_slot(&mut self, core: Arc<Core>) -> SlotOfWork {
+        SlotOfWork { core, slot: self.slot.take() }
     }
 }
 
@@ -204,10 +206,15 @@ impl Drop for Permit<'_> {
 
 /// The slot of work that cannot be stopped: it stays taken until the work ends, however long its caller waits.
 #[derive(Debug)]
-pub(crate) struct SlotOfWork(pub(crate) Arc<Core>);
+pub(crate) struct SlotOfWork {
+    core: Arc<Core>,
+    slot: Option<LaneId>,
+}
 
 impl Drop for SlotOfWork {
     fn drop(&mut self) {
-        self.0.slots.release();
+        if let Some(lane) = self.slot {
+            self.core.slots.release(lane);
+        }
     }
 }

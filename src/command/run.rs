@@ -194,8 +194,8 @@ where
                     let limit = *this.timeout.get_or_insert_with(|| core.timeout());
                     let now = Stamp::now();
                     let waits = match core.enter(now, limit) {
-                        Ok(ticket) => {
-                            let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
+                        Ok(admission) => {
+                            let permit = this.permit.insert(Permit::borrowed(core, admission, now));
                             let operation = start(work, permit);
                             this.state.set(State::Operation(operation));
                             continue;
@@ -203,8 +203,8 @@ where
                         Err(refused) => core.wait_or_refuse(now, limit, refused),
                     };
                     match waits {
-                        Waits::Not(ticket) => {
-                            let permit = this.permit.insert(Permit::borrowed(core, ticket, now));
+                        Waits::Not(admission) => {
+                            let permit = this.permit.insert(Permit::borrowed(core, admission, now));
                             let operation = start(work, permit);
                             this.state.set(State::Operation(operation));
                             continue;

@@ -16,13 +16,11 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Tally {
     /// Has the successes that count for the circuit.
     flow: Arc<Flow>,
-    /// Successes among those that turned out to have come late, and so do not count after all.
-    strays: AtomicU64,
     /// Errors that count for the circuit; each is counted in `others` as well.
     bad: AtomicU64,
     /// Calls that took too long and count for the circuit; each is counted as a success or an error as well.
     slow: AtomicU64,
-    /// Successes that were known to be late before they were counted.
+    /// Successes that came late, and do not count for the circuit.
     late_good: AtomicU64,
     /// Every outcome that came late, whatever it was.
     late: AtomicU64,
@@ -35,7 +33,6 @@ impl Tally {
         let zero = || AtomicU64::new(0);
         Self {
             flow,
-            strays: zero(),
             bad: zero(),
             slow: zero(),
             late_good: zero(),
@@ -57,10 +54,6 @@ impl Tally {
         self.slow.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn add_stray(&self) {
-        self.strays.fetch_add(1, Ordering::AcqRel);
-    }
-
     /// Counts an outcome that has no say in the circuit's state, or whose say is counted apart.
     pub(crate) fn add(&self, outcome: Outcome) {
         match outcome {
@@ -78,7 +71,7 @@ impl Tally {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// All calls of all time, by outcome. The word of [`Flow`] has room for 39 bits of successes; `good` follows it.
+    /// All calls of all time, by outcome. The word of [`Flow`] has room for 34 bits of successes; `good` follows it.
     pub(crate) fn lifetime(&self, good: &mut Extended) -> Counts {
         let mut by_outcome = self.others.each_ref().map(|cell| cell.load(Ordering::Acquire));
         let good = good.follow(self.flow.good());
@@ -91,10 +84,10 @@ impl Tally {
         Reading { peak: self.flow.take_peak(), ..self.read() }
     }
 
-    /// The counters as a new generation finds them: whoever adds to them later sees the generation's word, if that was
-    /// stored before this.
-    pub(crate) fn read_settled(&self) -> Reading {
-        Reading { good: self.flow.settled_good() as u32, ..self.read() }
+    /// Starts a generation, with the counters as it finds them: from here on no success of another one is counted as
+    /// good.
+    pub(crate) fn begin_generation(&self, generation: u64) -> Reading {
+        Reading { good: self.flow.begin_generation(generation) as u32, ..self.read() }
     }
 
     /// The counters, the running peak left at 0.
@@ -102,7 +95,6 @@ impl Tally {
         let cut = |cell: &AtomicU64| cell.load(Ordering::Acquire) as u32;
         Reading {
             good: self.flow.good() as u32,
-            strays: cut(&self.strays),
             bad: cut(&self.bad),
             slow: cut(&self.slow),
             late_good: cut(&self.late_good),
@@ -112,7 +104,7 @@ impl Tally {
     }
 }
 
-/// A 39-bit counter, followed often enough to know its high bits.
+/// A 34-bit counter, followed often enough to know its high bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extended(u64);
 
@@ -131,7 +123,6 @@ impl Extended {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reading {
     good: u32,
-    strays: u32,
     bad: u32,
     slow: u32,
     late_good: u32,
@@ -161,19 +152,12 @@ impl Reading {
     /// What counted for the circuit between `earlier` and this reading.
     pub(crate) fn health_since(&self, earlier: &Self) -> Health {
         let errors = u64::from(self.bad.wrapping_sub(earlier.bad));
-        let good = self.good.wrapping_sub(earlier.good).wrapping_sub(self.strays.wrapping_sub(earlier.strays));
+        let good = self.good.wrapping_sub(earlier.good);
         Health { errors, total: errors + u64::from(good), slow: u64::from(self.slow.wrapping_sub(earlier.slow)) }
     }
 
     pub(crate) fn without_peak(self) -> Self {
         Self { peak: 0, ..self }
-    }
-
-    /// Follows [`Tally::add_stray`] for the success that found `before` others, if this reading includes it.
-    pub(crate) fn add_stray(&mut self, before: u64) {
-        if self.good.wrapping_sub(before as u32) as i32 > 0 {
-            self.strays = self.strays.wrapping_add(1);
-        }
     }
 }
 
@@ -312,21 +296,5 @@ mod tests {
                 assert_eq!(tally.lifetime(&mut good).of(Outcome::Success), expected);
             }
         }
-    }
-
-    #[test]
-    fn a_stray_success_leaves_the_health_and_stays_in_the_counts() {
-        let tally = tally();
-        let mut before = tally.read();
-        let found = tally.flow.add_good();
-        let mut after = tally.read();
-        tally.add_stray();
-        before.add_stray(found);
-        after.add_stray(found);
-        for reading in [&before, &after] {
-            assert_eq!(tally.read().health_since(reading).total, 0);
-        }
-        assert_eq!(tally.read().since(&before).of(Outcome::Success), 1);
-        assert_eq!(tally.read().since(&after).of(Outcome::Success), 0);
     }
 }

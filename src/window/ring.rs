@@ -82,11 +82,6 @@ impl<R: Reading> Ring<R> {
         self.begun = now;
         self.readings.fill(reading);
     }
-
-    /// Corrects what has been read.
-    pub(crate) fn amend(&mut self, fix: impl FnMut(&mut R)) {
-        self.readings.iter_mut().for_each(fix);
-    }
 }
 
 #[cfg(test)]
