@@ -9,7 +9,9 @@
 
 #[cfg(all(test, fusebox_loom))]
 pub(crate) use imp::plant;
-pub(crate) use imp::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, processors, seeded, thread_index};
+pub(crate) use imp::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, processors, seeded, spin, thread_index,
+};
 
 #[cfg(not(fusebox_loom))]
 mod imp {
@@ -20,6 +22,13 @@ mod imp {
     #[inline(always)]
     pub(crate) const fn seeded(_: &'static str) -> bool {
         false
+    }
+
+    /// How often to look again for what another thread holds for some nanoseconds.
+    pub(crate) const SPINS: usize = 64;
+
+    pub(crate) fn spin() {
+        std::hint::spin_loop();
     }
 
     /// A number that tells the calling thread from others that run at the same time: threads are numbered as they come.
@@ -63,6 +72,13 @@ mod imp {
     #[allow(dead_code, reason = "for models only")]
     pub(crate) fn plant(bug: &'static str) {
         PLANTED.set(bug);
+    }
+
+    /// Every time is one more interleaving.
+    pub(crate) const SPINS: usize = 1;
+
+    pub(crate) fn spin() {
+        loom::thread::yield_now();
     }
 
     /// Which of the model's threads runs.

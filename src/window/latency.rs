@@ -7,10 +7,12 @@
 //! and maximum are exact; beyond 137 seconds only they are.
 
 use std::fmt;
+use std::iter;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::ring::{self, Ring};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, SPINS, processors, seeded, spin, thread_index};
 use crate::time::Stamp;
 
 /// Latencies are sorted in units of 2^14 ns, about 16 microseconds.
@@ -43,23 +45,32 @@ fn lower_bound(cell: usize) -> u64 {
     units << UNIT_BITS
 }
 
-/// Latencies of one command: lock-free to record, with a lock at the edges of its slices.
+/// Latencies of one command.
+///
+/// To record one takes its stripe, which is for one thread at a time, adds to it, and lets go of it: one atomic
+/// read-modify-write where separate adds would take two. A stripe that is taken is never waited for in line: threads that
+/// meet too often get stripes of their own.
 pub(crate) struct Latencies {
     /// Where the running slice ends, as the ring has it.
     edge: AtomicU64,
+    first: Stripe,
+    more: OnceLock<Box<More>>,
+    /// How often two calls met at the first stripe since the last edge.
+    meetings: AtomicU32,
     ring: Mutex<Ring<Reading>>,
-    live: Live,
 }
 
-/// What calls write to, apart from what they only read.
-#[repr(align(64))]
-struct Live {
-    sum: AtomicU64,
-    /// Extremes since the last edge.
-    min: AtomicU64,
-    max: AtomicU64,
-    cells: [AtomicU32; CELLS],
+struct More {
+    /// One less than a power of two.
+    stripes: Box<[Stripe]>,
+    /// For those who find all others taken; under the ring's lock.
+    last_resort: Stripe,
 }
+
+/// Meetings within one slice that are no accident.
+const CROWD: u32 = 256;
+/// As many stripes as processors, up to this.
+const MOST_STRIPES: usize = 16;
 
 #[derive(Clone, Debug)]
 struct Reading {
@@ -79,15 +90,14 @@ impl ring::Reading for Reading {
 impl Latencies {
     /// `window` nanoseconds, at least one per slice.
     pub(crate) fn new(now: Stamp, window: u64) -> Self {
-        let empty = Reading { cells: [0; CELLS], sum: 0, min: u64::MAX, max: 0 };
-        let ring = Ring::new(now, (window / SLICES as u64).max(1), SLICES, empty);
-        let live = Live {
-            sum: AtomicU64::new(0),
-            min: AtomicU64::new(u64::MAX),
-            max: AtomicU64::new(0),
-            cells: std::array::from_fn(|_| AtomicU32::new(0)),
-        };
-        Self { edge: AtomicU64::new(ring.edge().as_nanos()), ring: Mutex::new(ring), live }
+        let ring = Ring::new(now, (window / SLICES as u64).max(1), SLICES, Reading::EMPTY);
+        Self {
+            edge: AtomicU64::new(ring.edge().as_nanos()),
+            first: Stripe::new(),
+            more: OnceLock::new(),
+            meetings: AtomicU32::new(0),
+            ring: Mutex::new(ring),
+        }
     }
 
     #[inline]
@@ -95,14 +105,35 @@ impl Latencies {
         if now.as_nanos() >= self.edge.load(Ordering::Relaxed) {
             self.roll(now);
         }
-        self.live.cells[cell_of(nanos)].fetch_add(1, Ordering::Relaxed);
-        self.live.sum.fetch_add(nanos, Ordering::Relaxed);
-        if nanos < self.live.min.load(Ordering::Relaxed) {
-            self.live.min.fetch_min(nanos, Ordering::Relaxed);
+        let own = match self.more.get() {
+            None => &self.first,
+            Some(more) => more.stripes.get(thread_index() & more.stripes.len()).unwrap_or(&self.first),
+        };
+        if !own.try_add(nanos) {
+            self.add_elsewhere(nanos);
         }
-        if nanos > self.live.max.load(Ordering::Relaxed) {
-            self.live.max.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn add_elsewhere(&self, nanos: u64) {
+        if self.more.get().is_none() && self.meetings.fetch_add(1, Ordering::Relaxed) < CROWD {
+            for _ in 0..SPINS {
+                if self.first.try_add(nanos) {
+                    return;
+                }
+                spin();
+            }
         }
+        let more = self.more.get_or_init(|| Box::new(More::new()));
+        if !self.stripes().any(|stripe| stripe.try_add(nanos)) {
+            let _turn = self.ring.lock();
+            more.last_resort.add(nanos);
+        }
+    }
+
+    /// Those that any thread may take.
+    fn stripes(&self) -> impl Iterator<Item = &Stripe> {
+        iter::once(&self.first).chain(self.more.get().into_iter().flat_map(|more| more.stripes.iter()))
     }
 
     #[cold]
@@ -113,29 +144,32 @@ impl Latencies {
 
     fn roll_locked(&self, ring: &mut Ring<Reading>, now: Stamp) {
         ring.roll(now, || {
-            let mut reading = self.read();
-            reading.min = self.live.min.swap(u64::MAX, Ordering::Relaxed);
-            reading.max = self.live.max.swap(0, Ordering::Relaxed);
-            reading
+            self.meetings.store(0, Ordering::Relaxed);
+            self.read(|extreme, nothing| extreme.swap(nothing, Ordering::Relaxed))
         });
         self.edge.store(ring.edge().as_nanos(), Ordering::Relaxed);
     }
 
-    fn read(&self) -> Reading {
-        Reading {
-            cells: std::array::from_fn(|cell| self.live.cells[cell].load(Ordering::Relaxed)),
-            sum: self.live.sum.load(Ordering::Relaxed),
-            min: self.live.min.load(Ordering::Relaxed),
-            max: self.live.max.load(Ordering::Relaxed),
+    /// The counters of this moment, and the extremes since the last edge as `take` finds them.
+    fn read(&self, take: impl Fn(&AtomicU64, u64) -> u64) -> Reading {
+        let mut reading = Reading::EMPTY;
+        for stripe in self.stripes().chain(self.more.get().map(|more| &more.last_resort)) {
+            for (sum, cell) in reading.cells.iter_mut().zip(&stripe.cells) {
+                *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
+            }
+            reading.sum = reading.sum.wrapping_add(stripe.sum.load(Ordering::Relaxed));
+            reading.min = reading.min.min(take(&stripe.min, u64::MAX));
+            reading.max = reading.max.max(take(&stripe.max, 0));
         }
+        reading
     }
 
     pub(crate) fn reset(&self, now: Stamp) {
         let mut ring = self.ring.lock();
-        let mut reading = self.read();
-        self.live.min.store(u64::MAX, Ordering::Relaxed);
-        self.live.max.store(0, Ordering::Relaxed);
-        (reading.min, reading.max) = (u64::MAX, 0);
+        let reading = self.read(|extreme, nothing| {
+            extreme.store(nothing, Ordering::Relaxed);
+            nothing
+        });
         ring.clear(now, reading);
     }
 
@@ -143,7 +177,7 @@ impl Latencies {
     pub(crate) fn summary(&self, now: Stamp) -> Latency {
         let mut ring = self.ring.lock();
         self.roll_locked(&mut ring, now);
-        let mut latest = self.read();
+        let mut latest = self.read(|extreme, _| extreme.load(Ordering::Relaxed));
         for ended in ring.inner() {
             latest.min = latest.min.min(ended.min);
             latest.max = latest.max.max(ended.max);
@@ -162,6 +196,66 @@ impl Latencies {
             sum: latest.sum.wrapping_sub(oldest.sum),
             min: latest.min,
             max: latest.max,
+        }
+    }
+}
+
+impl Reading {
+    const EMPTY: Self = Self { cells: [0; CELLS], sum: 0, min: u64::MAX, max: 0 };
+}
+
+impl More {
+    fn new() -> Self {
+        let stripes = processors().next_power_of_two().clamp(2, MOST_STRIPES);
+        Self { stripes: iter::repeat_with(Stripe::new).take(stripes - 1).collect(), last_resort: Stripe::new() }
+    }
+}
+
+/// Counters of a part of the calls, on cache lines of their own. Written by one thread at a time, read by any.
+#[repr(align(64))]
+struct Stripe {
+    taken: AtomicBool,
+    sum: AtomicU64,
+    /// Extremes since the last edge.
+    min: AtomicU64,
+    max: AtomicU64,
+    cells: [AtomicU32; CELLS],
+}
+
+impl Stripe {
+    fn new() -> Self {
+        Self {
+            taken: AtomicBool::new(false),
+            sum: AtomicU64::new(0),
+            min: AtomicU64::new(u64::MAX),
+            max: AtomicU64::new(0),
+            cells: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    /// Adds a latency, unless another thread is doing so.
+    #[inline]
+    fn try_add(&self, nanos: u64) -> bool {
+        let free = self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free || seeded("stripe") {
+            self.add(nanos);
+            self.taken.store(false, Ordering::Release);
+        }
+        free || seeded("stripe")
+    }
+
+    /// Needs the stripe for itself. An edge that takes the extremes meanwhile leaves this one to the slice before or
+    /// after it.
+    #[inline]
+    fn add(&self, nanos: u64) {
+        let cell = &self.cells[cell_of(nanos)];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
+        if nanos < self.min.load(Ordering::Relaxed) {
+            self.min.store(nanos, Ordering::Relaxed);
+        }
+        if nanos > self.max.load(Ordering::Relaxed) {
+            self.max.store(nanos, Ordering::Relaxed);
         }
     }
 }
