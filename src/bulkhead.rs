@@ -161,23 +161,27 @@ impl Slots {
         granted.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes the slot that is free, or a place in line, or neither.
-    pub(crate) fn acquire_or_wait(&self) -> Acquired<'_> {
+    /// A place in line, which is a slot already if one came free meanwhile; `None` when the line is full.
+    pub(crate) fn line_up(&self) -> Option<InLine<'_>> {
         let mut line = self.line.lock();
+        let mut slot = None;
         if line.waiters.is_empty() {
             // Barred before looking: whoever gives a slot back from here on sees the bar, and serves the line.
             self.flow.bar();
-            let lane = self.flow.enter_barred();
-            if lane.is_some() || line.length == 0 {
+            slot = self.flow.enter_barred();
+            if slot.is_some() || line.length == 0 {
                 self.flow.unbar();
-                return lane.map_or(Acquired::Full, Acquired::Slot);
             }
-        } else if line.waiters.len() >= line.length {
-            return Acquired::Full;
         }
-        let waiter = Arc::new(Waiter { place: Mutex::new(Place::InLine(None)) });
-        line.waiters.push_back(Arc::clone(&waiter));
-        Acquired::Place(InLine { slots: self, waiter })
+        if slot.is_none() && line.waiters.len() >= line.length {
+            return None;
+        }
+        let place = slot.map_or(Place::InLine(None), Place::Granted);
+        let waiter = Arc::new(Waiter { place: Mutex::new(place) });
+        if slot.is_none() {
+            line.waiters.push_back(Arc::clone(&waiter));
+        }
+        Some(InLine { slots: self, waiter })
     }
 
     /// Takes a new capacity. A lower limit lets running calls finish, a higher one admits waiting calls at once, and
@@ -223,17 +227,6 @@ impl Slots {
     pub(crate) fn limit(&self) -> Option<u32> {
         Some(self.flow.limit()).filter(|&limit| limit != Flow::UNLIMITED)
     }
-}
-
-/// What came of [`Slots::acquire_or_wait`].
-#[derive(Debug)]
-pub(crate) enum Acquired<'s> {
-    /// A slot.
-    Slot(LaneId),
-    /// A place in line.
-    Place(InLine<'s>),
-    /// Neither was free.
-    Full,
 }
 
 /// A place in line: a future that ends when it has become a slot, which its holder must then release.
@@ -307,10 +300,7 @@ mod tests {
     }
 
     fn place(slots: &Slots) -> InLine<'_> {
-        match slots.acquire_or_wait() {
-            Acquired::Place(place) => place,
-            other => panic!("expected a place in line, got {other:?}"),
-        }
+        slots.line_up().expect("room in the line")
     }
 
     fn poll(place: &mut InLine<'_>) -> Poll<LaneId> {
@@ -322,7 +312,7 @@ mod tests {
         let slots = slots(1, 2);
         assert!(slots.try_acquire().is_some());
         let (mut first, mut second) = (place(&slots), place(&slots));
-        assert!(matches!(slots.acquire_or_wait(), Acquired::Full));
+        assert!(slots.line_up().is_none());
         assert!(poll(&mut first).is_pending());
         slots.release(LaneId::FIRST);
         assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (None, 1, 1));

@@ -19,7 +19,7 @@ use crate::breaker::circuit::{Circuit, Ending};
 use crate::breaker::config::{Breaker, Rules};
 use crate::breaker::machine::{Override, Ticket};
 use crate::breaker::state::{Forced, State};
-use crate::bulkhead::{Acquired, Bulkhead, Capacity, Slots};
+use crate::bulkhead::{Bulkhead, Capacity, Slots};
 use crate::error::Problems;
 use crate::outcome::Outcome;
 use crate::sync::plant;
@@ -79,16 +79,10 @@ fn nobody_waits_beside_a_free_slot() {
         let slots = slots(1);
         assert!(slots.try_acquire().is_some());
         let releaser = release_elsewhere(&slots);
-        let acquired = slots.acquire_or_wait();
+        let mut place = slots.line_up().expect("room in the line");
         releaser.join().unwrap();
-        match acquired {
-            Acquired::Place(mut place) => {
-                let polled = Pin::new(&mut place).poll(&mut Context::from_waker(Waker::noop()));
-                assert!(polled.is_ready(), "it waits beside a free slot");
-            }
-            Acquired::Slot(_) => {}
-            Acquired::Full => panic!("there is room in the line"),
-        }
+        let polled = Pin::new(&mut place).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready(), "it waits beside a free slot");
         slots.release(LaneId::FIRST);
         assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
     });
@@ -100,7 +94,7 @@ fn a_slot_is_not_lost_on_one_who_leaves() {
     prove("granted", || {
         let slots = slots(1);
         assert!(slots.try_acquire().is_some());
-        let Acquired::Place(place) = slots.acquire_or_wait() else { panic!("the slot is taken") };
+        let place = slots.line_up().expect("room in the line");
         let releaser = release_elsewhere(&slots);
         drop(place);
         releaser.join().unwrap();

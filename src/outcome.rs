@@ -120,6 +120,9 @@ pub enum Outcome {
 impl Outcome {
     /// How many outcomes there are.
     pub(crate) const COUNT: usize = Self::ALL.len();
+    /// The last ones are refusals: such a call was not started.
+    pub(crate) const FIRST_REFUSAL: usize = Self::ShortCircuited as usize;
+    pub(crate) const REFUSALS: usize = Self::COUNT - Self::FIRST_REFUSAL;
 
     /// Every outcome, in the order of its discriminant.
     pub const ALL: [Self; 9] = [

@@ -216,9 +216,15 @@ impl Circuit {
             self.judge_success(now, ticket);
         }
         if left.crowded {
-            self.decide(now, |_| self.tally.flow().widen());
+            self.widen(now);
         }
         Recorded { late: false, left: Some(left) }
+    }
+
+    /// Many threads use this circuit at once.
+    #[cold]
+    fn widen(&self, now: Stamp) {
+        self.decide(now, |_| self.tally.flow().widen());
     }
 
     #[cold]
@@ -257,11 +263,19 @@ impl Circuit {
         })
     }
 
-    /// Counts a call that was refused, or that was dropped before it was admitted.
+    /// Counts a call that was dropped before it was admitted.
+    pub(crate) fn cancel(&self, now: Stamp) {
+        self.roll(now);
+        self.tally.add(Outcome::Cancelled);
+    }
+
+    /// Counts a call that was refused.
     #[inline]
     pub(crate) fn refuse(&self, now: Stamp, outcome: Outcome) {
         self.roll(now);
-        self.tally.add(outcome);
+        if self.tally.flow().refuse(outcome as usize - Outcome::FIRST_REFUSAL) {
+            self.widen(now);
+        }
         if outcome == Outcome::Rejected && self.counts_rejections.load(Ordering::Relaxed) {
             self.count_rejection(now);
         }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use super::core::Core;
 use super::permit::Permit;
 use crate::breaker::machine::{Refusal, Ticket};
-use crate::bulkhead::{Acquired, InLine};
+use crate::bulkhead::InLine;
 use crate::error::{Reason, Rejected};
 use crate::outcome::Outcome;
 use crate::sync::Ordering;
@@ -23,15 +23,6 @@ use crate::window::flow::LaneId;
 pub(crate) struct Admission {
     pub(crate) ticket: Ticket,
     pub(crate) lane: LaneId,
-}
-
-/// What becomes of a call that is not admitted at once.
-pub(crate) enum Waits<'c> {
-    /// A place in line, and how long the call may stand there, in nanoseconds.
-    InLine(Place<'c>, u64),
-    /// Not at all: a slot came free meanwhile.
-    Not(Admission),
-    Refused(Rejected),
 }
 
 /// Why a call does not start.
@@ -92,23 +83,25 @@ impl Core {
         Ok(Admission { ticket: admitted?, lane })
     }
 
-    /// What becomes of a call that [`Core::enter`] did not admit: it may wait, if only a slot is missing and there is a
-    /// queue.
-    #[cold]
-    pub(crate) fn wait_or_refuse(&self, now: Stamp, timeout: u64, refused: Refused) -> Waits<'_> {
-        let refuse = |refused| Waits::Refused(self.refuse(now, refused));
-        let (Refused::Full, Some(patience)) = (refused, self.queue_wait()) else {
-            return refuse(refused);
-        };
-        match self.slots.acquire_or_wait() {
-            Acquired::Place(in_line) => Waits::InLine(Place { core: self, in_line, counted: false }, patience),
-            Acquired::Slot(lane) => self.take_ticket(now, timeout, lane).map_or_else(refuse, Waits::Not),
-            Acquired::Full => refuse(refused),
+    /// A place in line and the longest wait there, in nanoseconds, for a call that [`Core::enter`] did not admit: if
+    /// only a slot is missing, there is a queue, and it has room.
+    #[inline]
+    pub(crate) fn line_up(&self, refused: Refused) -> Option<(Place<'_>, u64)> {
+        match refused {
+            Refused::Full => self.place_in_line(),
+            _ => None,
         }
     }
 
+    #[cold]
+    fn place_in_line(&self) -> Option<(Place<'_>, u64)> {
+        let patience = self.queue_wait()?;
+        let in_line = self.slots.line_up()?;
+        Some((Place { core: self, in_line, counted: false }, patience))
+    }
+
     /// Counts a refusal and tells the caller what it needs to know of it.
-    fn refuse(&self, now: Stamp, refused: Refused) -> Rejected {
+    pub(crate) fn refuse(&self, now: Stamp, refused: Refused) -> Rejected {
         let (outcome, reason, until) = match refused {
             Refused::Circuit(Refusal::Open { until }) => (Outcome::ShortCircuited, Reason::CircuitOpen, until),
             Refused::Circuit(Refusal::ForcedOpen { until }) => (Outcome::ShortCircuited, Reason::ForcedOpen, until),
@@ -116,7 +109,8 @@ impl Core {
             Refused::Full => (Outcome::Rejected, Reason::ConcurrencyLimit, Stamp::NEVER),
             Refused::Waited => (Outcome::Rejected, Reason::QueueTimeout, Stamp::NEVER),
         };
-        self.count_unstarted(now, outcome);
+        self.circuit.refuse(now, outcome);
+        self.unstarted(outcome);
         let retry_after = (until != Stamp::NEVER).then(|| until.since(now));
         let rejected = Rejected::new(self.name, reason, retry_after);
         if tracing::enabled!(target: "fusebox", tracing::Level::DEBUG) {
@@ -125,8 +119,9 @@ impl Core {
         rejected
     }
 
-    fn count_unstarted(&self, now: Stamp, outcome: Outcome) {
-        self.circuit.refuse(now, outcome);
+    /// Follows the count of a call that was not started.
+    #[inline]
+    fn unstarted(&self, outcome: Outcome) {
         self.meter.call(outcome, 0);
         if self.circuit.has_news() {
             self.publish();
@@ -183,7 +178,8 @@ impl<'c> Place<'c> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.core.count_unstarted(Stamp::now(), Outcome::Cancelled);
+            self.core.circuit.cancel(Stamp::now());
+            self.core.unstarted(Outcome::Cancelled);
         }
     }
 }

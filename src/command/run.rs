@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::admission::{Place, Waits};
+use super::admission::Place;
 use super::core::Core;
 use super::fallback::sealed::RecoverFrom;
 use super::fallback::{FallbackSlot, NoFallback, Recover, Rescue};
@@ -193,32 +193,25 @@ where
                 StateProj::FirstPoll(work) => {
                     let limit = *this.timeout.get_or_insert_with(|| core.timeout());
                     let now = Stamp::now();
-                    let waits = match core.enter(now, limit) {
+                    match core.enter(now, limit) {
                         Ok(admission) => {
                             let permit = this.permit.insert(Permit::borrowed(core, admission, now));
                             let operation = start(work, permit);
                             this.state.set(State::Operation(operation));
                             continue;
                         }
-                        Err(refused) => core.wait_or_refuse(now, limit, refused),
-                    };
-                    match waits {
-                        Waits::Not(admission) => {
-                            let permit = this.permit.insert(Permit::borrowed(core, admission, now));
-                            let operation = start(work, permit);
-                            this.state.set(State::Operation(operation));
-                            continue;
-                        }
-                        Waits::InLine(place, patience) => {
-                            this.timer.set(Some(timer(now, patience)));
-                            let work = work.take();
-                            this.state.set(State::Slot(place, work));
-                            continue;
-                        }
-                        Waits::Refused(rejected) => {
-                            this.state.set(State::Ended);
-                            Error::Rejected(rejected)
-                        }
+                        Err(refused) => match core.line_up(refused) {
+                            Some((place, patience)) => {
+                                this.timer.set(Some(timer(now, patience)));
+                                let work = work.take();
+                                this.state.set(State::Slot(place, work));
+                                continue;
+                            }
+                            None => {
+                                this.state.set(State::Ended);
+                                Error::Rejected(core.refuse(now, refused))
+                            }
+                        },
                     }
                 }
                 StateProj::Slot(place, work) => {

@@ -1,7 +1,7 @@
 //! Outcomes, counted.
 //!
-//! [`Tally`] holds a counter for each outcome that only goes up; successes, the common case, are counted in the word of
-//! [`Flow`]. [`Reading`] is what the ring keeps of them, and [`Counts`] is what people see.
+//! [`Tally`] holds a counter for each outcome that only goes up; successes and refusals, which there are most of, are
+//! counted in [`Flow`]. [`Reading`] is what the ring keeps of them, and [`Counts`] is what people see.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub(crate) struct Tally {
     late_good: AtomicU64,
     /// Every outcome that came late, whatever it was.
     late: AtomicU64,
-    /// All outcomes but success, by discriminant; the first place stays 0.
-    others: [AtomicU64; Outcome::COUNT],
+    /// Outcomes of calls that were started, by discriminant; the first place is [`Outcome::Success`]'s and stays 0.
+    others: [AtomicU64; Outcome::FIRST_REFUSAL],
 }
 
 impl Tally {
@@ -63,6 +63,13 @@ impl Tally {
         .fetch_add(1, Ordering::AcqRel);
     }
 
+    fn of(&self, outcome: usize) -> u64 {
+        match outcome.checked_sub(Outcome::FIRST_REFUSAL) {
+            None => self.others[outcome].load(Ordering::Acquire),
+            Some(refusal) => self.flow.refused(refusal),
+        }
+    }
+
     pub(crate) fn add_late(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
@@ -73,7 +80,7 @@ impl Tally {
 
     /// All calls of all time, by outcome. The word of [`Flow`] has room for 34 bits of successes; `good` follows it.
     pub(crate) fn lifetime(&self, good: &mut Extended) -> Counts {
-        let mut by_outcome = self.others.each_ref().map(|cell| cell.load(Ordering::Acquire));
+        let mut by_outcome = std::array::from_fn(|outcome| self.of(outcome));
         let good = good.follow(self.flow.good());
         by_outcome[Outcome::Success as usize] = good + self.late_good.load(Ordering::Acquire);
         Counts { by_outcome }
@@ -98,7 +105,7 @@ impl Tally {
             bad: cut(&self.bad),
             slow: cut(&self.slow),
             late_good: cut(&self.late_good),
-            others: self.others.each_ref().map(cut),
+            others: std::array::from_fn(|outcome| self.of(outcome) as u32),
             peak: 0,
         }
     }

@@ -10,9 +10,11 @@
 //! each lane has its own word and a share of the limit, a thread keeps to its lane, and looks into the others when its
 //! own is full. The shares never add up to more than the limit, so the limit stays exact.
 
+use std::array;
 use std::iter;
 use std::sync::OnceLock;
 
+use crate::outcome::Outcome;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, processors, seeded, thread_index};
 
 #[derive(Debug)]
@@ -36,6 +38,8 @@ struct Lane {
     share: AtomicU32,
     /// Most calls in flight at once since the last bucket edge.
     peak: AtomicU32,
+    /// Calls that were refused: they are many where little else happens, and must cost next to nothing.
+    refused: [AtomicU64; Outcome::REFUSALS],
 }
 
 /// Where a slot was taken, and must be given back.
@@ -236,6 +240,40 @@ impl Flow {
         goods.fold(0, u64::wrapping_add) & Self::GOOD_MASK
     }
 
+    // ---- refusals ----
+
+    /// Counts a refusal, by its place among them; whether it is time to [`Flow::widen`].
+    #[inline]
+    pub(crate) fn refuse(&self, refusal: usize) -> bool {
+        let Some(more) = self.more.get() else {
+            return self.refuse_together(refusal);
+        };
+        let home = LaneId((thread_index() & more.len()) as u8);
+        self.lane(home).refused[refusal].fetch_add(1, Ordering::AcqRel);
+        false
+    }
+
+    /// An add would do, but would not tell that calls meet here.
+    #[inline]
+    fn refuse_together(&self, refusal: usize) -> bool {
+        let refused = &self.first.refused[refusal];
+        let mut count = refused.load(Ordering::Relaxed);
+        let mut crowded = false;
+        loop {
+            match refused.compare_exchange_weak(count, count.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return crowded,
+                Err(seen) => count = seen,
+            }
+            crowded = self.meet();
+        }
+    }
+
+    /// Refusals so far.
+    pub(crate) fn refused(&self, refusal: usize) -> u64 {
+        let counts = self.lanes().map(|(_, lane)| lane.refused[refusal].load(Ordering::Acquire));
+        counts.fold(0, u64::wrapping_add)
+    }
+
     // ---- lanes ----
 
     /// A call met another at the word; whether that happens all the time.
@@ -305,7 +343,8 @@ impl LaneId {
 
 impl Lane {
     fn new(tag: u64, share: u32) -> Self {
-        Self { word: AtomicU64::new(tag), share: AtomicU32::new(share), peak: AtomicU32::new(0) }
+        let refused = array::from_fn(|_| AtomicU64::new(0));
+        Self { word: AtomicU64::new(tag), share: AtomicU32::new(share), peak: AtomicU32::new(0), refused }
     }
 
     #[inline]
