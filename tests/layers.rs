@@ -13,7 +13,16 @@ const LAYERS: [&[&str]; 10] = [
     &["time.rs", "time/paused.rs", "time/tsc.rs", "sync.rs"],
     // L1: words, then figures made of them.
     &["name.rs", "outcome.rs", "error.rs"],
-    &["window/mod.rs", "window/counts.rs", "window/flow.rs", "window/latency.rs", "window/recent.rs", "window/ring.rs"],
+    &[
+        "window/mod.rs",
+        "window/counts.rs",
+        "window/flow.rs",
+        "window/histogram.rs",
+        "window/lane.rs",
+        "window/latency.rs",
+        "window/recent.rs",
+        "window/ring.rs",
+    ],
     // L2: what decides. It knows no futures, no events, no command.
     &[
         "breaker/mod.rs",
@@ -86,6 +95,8 @@ const BANS: [(&str, &[&str]); 2] = [
             "window/mod.rs",
             "window/counts.rs",
             "window/flow.rs",
+            "window/histogram.rs",
+            "window/lane.rs",
             "window/latency.rs",
             "window/recent.rs",
             "window/ring.rs",

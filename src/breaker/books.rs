@@ -19,7 +19,7 @@ pub(crate) struct Books {
     /// Successes of all time.
     good: Extended,
     /// For a window of the last n calls.
-    recent: Option<LastCalls>,
+    recent: Option<Box<LastCalls>>,
     /// How many calls the window held when the rules last judged it; `None` if it has lost some since, or the rules have
     /// changed.
     judged: Option<u64>,
@@ -61,10 +61,10 @@ impl Books {
 
     /// Adds an outcome that counts to a window of calls; for the circuit too, unless it came late.
     pub(crate) fn push(&mut self, outcome: Outcome, slow: bool, late: bool) {
-        let Some(LastCalls { all, fresh }) = &mut self.recent else { return };
-        all.push(outcome, slow);
+        let Some(recent) = &mut self.recent else { return };
+        recent.all.push(outcome, slow);
         if !late {
-            fresh.push(outcome, slow);
+            recent.fresh.push(outcome, slow);
         }
     }
 
@@ -72,16 +72,16 @@ impl Books {
     pub(crate) fn begin_generation(&mut self, now: Stamp, generation: u64, tally: &Tally) {
         self.floor = (now, tally.begin_generation(generation));
         self.judged = None;
-        if let Some(LastCalls { fresh, .. }) = &mut self.recent {
-            fresh.clear();
+        if let Some(recent) = &mut self.recent {
+            recent.fresh.clear();
         }
     }
 
     /// Forgets the window, but no lifetime total.
     pub(crate) fn clear(&mut self, now: Stamp, tally: &Tally) {
         self.ring.clear(now, fresh_reading(tally));
-        if let Some(LastCalls { all, .. }) = &mut self.recent {
-            all.clear();
+        if let Some(recent) = &mut self.recent {
+            recent.all.clear();
         }
     }
 
@@ -101,7 +101,7 @@ impl Books {
     /// What the circuit judges by.
     pub(crate) fn health(&self, tally: &Tally) -> Health {
         match &self.recent {
-            Some(LastCalls { fresh, .. }) => fresh.health(),
+            Some(recent) => recent.fresh.health(),
             None => tally.read().health_since(self.base()),
         }
     }
@@ -115,8 +115,8 @@ impl Books {
     /// some seconds, because no number of calls says when they were.
     pub(crate) fn window(&self, tally: &Tally) -> Counts {
         let mut counts = tally.read().since(self.ring.oldest());
-        if let Some(LastCalls { all, .. }) = &self.recent {
-            for (outcome, count) in all.counts().iter() {
+        if let Some(recent) = &self.recent {
+            for (outcome, count) in recent.all.counts().iter() {
                 if outcome == Outcome::Success || outcome.is_error() {
                     counts.set(outcome, count);
                 }
@@ -201,9 +201,9 @@ fn new_ring(now: Stamp, span: Span, reading: Reading) -> Ring<Reading> {
     Ring::new(now, width, buckets, reading)
 }
 
-fn new_recent(span: Span) -> Option<LastCalls> {
+fn new_recent(span: Span) -> Option<Box<LastCalls>> {
     let Span::Calls(size) = span else { return None };
-    Some(LastCalls { all: Recent::new(size), fresh: Recent::new(size) })
+    Some(Box::new(LastCalls { all: Recent::new(size), fresh: Recent::new(size) }))
 }
 
 #[cfg(test)]

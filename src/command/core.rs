@@ -128,7 +128,7 @@ impl Core {
             self.timeout.store(settings.timeout, Ordering::Relaxed);
             self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
             self.circuit.reconfigure(now, settings.rules);
-            drop(self.fallbacks.slots.resize(settings.fallbacks));
+            self.fallbacks.resize(settings.fallbacks);
             (changes, self.slots.resize(settings.capacity))
         };
         woken.into_iter().for_each(Waker::wake);

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use crate::bulkhead::{Capacity, Slots};
@@ -93,20 +94,44 @@ impl<B, Fut> fmt::Debug for Rescue<B, Fut> {
     }
 }
 
-/// The fallbacks of one command: their slots, and how they ended.
+/// The fallbacks of one command: their slots, and how they ended. Made when first needed: most commands never are in
+/// need of one.
 #[derive(Debug)]
 pub(crate) struct Fallbacks {
-    pub(crate) slots: Slots,
+    /// The limit to begin with.
+    capacity: Capacity,
+    made: OnceLock<Box<Made>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    slots: Slots,
     ended: [AtomicU64; 3],
 }
 
 impl Fallbacks {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { slots: Slots::new(capacity), ended: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { capacity, made: OnceLock::new() }
+    }
+
+    fn made(&self) -> &Made {
+        self.made.get_or_init(|| {
+            let ended = std::array::from_fn(|_| AtomicU64::new(0));
+            Box::new(Made { slots: Slots::new(self.capacity), ended })
+        })
+    }
+
+    pub(crate) fn resize(&self, capacity: Capacity) {
+        let waiting = self.made().slots.resize(capacity);
+        debug_assert!(waiting.is_empty(), "fallbacks do not queue");
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.made.get().map_or(0, |made| made.slots.in_flight())
     }
 
     pub(crate) fn ended(&self, outcome: FallbackOutcome) -> u64 {
-        self.ended[outcome as usize].load(Ordering::Relaxed)
+        self.made.get().map_or(0, |made| made.ended[outcome as usize].load(Ordering::Relaxed))
     }
 }
 
@@ -123,7 +148,7 @@ pub(crate) struct FallbackSlot<'c> {
 impl<'c> FallbackSlot<'c> {
     /// A slot, or `None` when all are taken.
     pub(crate) fn take(core: &'c Core) -> Option<Self> {
-        let Some(lane) = core.fallbacks.slots.try_acquire() else {
+        let Some(lane) = core.fallbacks.made().slots.try_acquire() else {
             count(core, FallbackOutcome::Rejected);
             return None;
         };
@@ -138,7 +163,7 @@ impl<'c> FallbackSlot<'c> {
 
 impl Drop for FallbackSlot<'_> {
     fn drop(&mut self) {
-        self.core.fallbacks.slots.release(self.lane);
+        self.core.fallbacks.made().slots.release(self.lane);
         if self.in_user_code {
             count(self.core, FallbackOutcome::Failure);
         }
@@ -146,6 +171,6 @@ impl Drop for FallbackSlot<'_> {
 }
 
 fn count(core: &Core, outcome: FallbackOutcome) {
-    core.fallbacks.ended[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    core.fallbacks.made().ended[outcome as usize].fetch_add(1, Ordering::Relaxed);
     core.meter.fallback(outcome);
 }

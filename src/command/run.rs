@@ -208,8 +208,9 @@ where
                                 continue;
                             }
                             None => {
+                                let rejected = core.refuse(now, refused);
                                 this.state.set(State::Ended);
-                                Error::Rejected(core.refuse(now, refused))
+                                Error::Rejected(rejected)
                             }
                         },
                     }

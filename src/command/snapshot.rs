@@ -114,7 +114,7 @@ impl Snapshot {
                 success: ended(FallbackOutcome::Success),
                 failure: ended(FallbackOutcome::Failure),
                 rejected: ended(FallbackOutcome::Rejected),
-                in_flight: core.fallbacks.slots.in_flight() as usize,
+                in_flight: core.fallbacks.in_flight() as usize,
             },
             config,
         }
@@ -196,7 +196,8 @@ impl Snapshot {
         self.in_flight as usize
     }
 
-    /// Most calls in flight at once in the rolling window.
+    /// Most calls in flight at once in the rolling window. Of a command that many threads use at the same time it is an
+    /// upper bound: each group of threads has its own peak, and these are added up.
     pub fn peak_in_flight(&self) -> usize {
         self.peak as usize
     }

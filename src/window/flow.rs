@@ -1,21 +1,16 @@
-//! Calls in flight and successes so far, in one word.
+//! Calls in flight and successes so far, in lanes.
 //!
-//! A healthy call touches shared memory on the way in and on the way out, and on a busy command those two touches are
-//! most of its cost. So what goes in and what comes out share a word: admission is one compare-and-swap, which keeps
-//! the limit exact under any interleaving, and so is the end of a successful call, which counts the success and gives
-//! the slot back at once.
-//!
-//! Where several threads meet at that word all the time, the word itself becomes the cost: it travels between their
-//! processors for every call. Then, and only then, the command is split into lanes, as Java's `LongAdder` is into cells:
-//! each lane has its own word and a share of the limit, a thread keeps to its lane, and looks into the others when its
-//! own is full. The shares never add up to more than the limit, so the limit stays exact.
+//! Most commands have one [`Lane`]. Where several threads meet at its word all the time, the word itself becomes the
+//! cost: it travels between their processors for every call. Then, and only then, the command is split into more, as
+//! Java's `LongAdder` is into cells: each lane has its own word and a share of the limit, a thread keeps to its lane, and
+//! looks into the others when its own is full. The shares never add up to more than the limit, so the limit stays exact.
 
-use std::array;
 use std::iter;
 use std::sync::OnceLock;
 
-use crate::outcome::Outcome;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, processors, seeded, thread_index};
+pub(crate) use super::lane::{Entered, LaneId, Left};
+use super::lane::{GOOD_MASK, Lane, MOST_IN_FLIGHT};
+use crate::sync::{AtomicU32, Ordering, processors, thread_index};
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -27,52 +22,6 @@ pub(crate) struct Flow {
     meetings: AtomicU32,
 }
 
-/// A word, the limit that admission holds it against, and the peak it has reached: whoever needs one of them needs the
-/// cache line anyway.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Lane {
-    /// From the low end: 24 bits in flight, one that bars newcomers, 5 of the generation that successes are counted
-    /// for, 34 of successes, which wrap out of the top.
-    word: AtomicU64,
-    share: AtomicU32,
-    /// Most calls in flight at once since the last bucket edge.
-    peak: AtomicU32,
-    /// Calls that were refused: they are many where little else happens, and must cost next to nothing.
-    refused: [AtomicU64; Outcome::REFUSALS],
-}
-
-/// Where a slot was taken, and must be given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LaneId(u8);
-
-/// What a call that leaves found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
-    /// Calls wait for a slot, and the one that was given back is theirs.
-    pub(crate) line: bool,
-    /// Calls meet here so often that it is time to [`Flow::widen`].
-    pub(crate) crowded: bool,
-}
-
-/// What came of asking for a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entered {
-    In(LaneId),
-    Full,
-    /// Newcomers are barred, or no lane has room although fewer calls are in flight than may be: to be decided under
-    /// the line's lock.
-    Unclear,
-    /// A slot was taken beyond a share that has just been lowered: it must be given back.
-    ShareFell(LaneId),
-}
-
-const BAR: u64 = 1 << 24;
-const TAG: u32 = 25;
-const TAG_MASK: u64 = 0b1_1111 << TAG;
-const GOOD: u32 = 30;
-const GOOD_ONE: u64 = 1 << GOOD;
-
 /// Lanes beyond this cost more to sum up than they save.
 const MOST_LANES: usize = 16;
 /// A lane with a smaller share is often full while others are not.
@@ -82,12 +31,12 @@ const CROWD: u32 = 64;
 
 impl Flow {
     /// No limit; also the most calls that can be in flight without one.
-    pub(crate) const UNLIMITED: u32 = (1 << 24) - 1;
+    pub(crate) const UNLIMITED: u32 = MOST_IN_FLIGHT;
     /// Successes are counted modulo this, less one.
-    pub(crate) const GOOD_MASK: u64 = u64::MAX >> GOOD;
+    pub(crate) const GOOD_MASK: u64 = GOOD_MASK;
 
     pub(crate) fn new(limit: u32) -> Self {
-        let (first, more) = (Lane::new(0, limit), OnceLock::new());
+        let (first, more) = (Lane::new(limit), OnceLock::new());
         Self { first, more, limit: AtomicU32::new(limit), meetings: AtomicU32::new(0) }
     }
 
@@ -96,12 +45,9 @@ impl Flow {
     /// Takes a slot if one is free and no newcomer is barred.
     #[inline]
     pub(crate) fn try_enter(&self) -> Entered {
-        let Some(more) = self.more.get() else {
-            return self.first.enter(LaneId::FIRST, || self.meet());
-        };
-        let home = LaneId((thread_index() & more.len()) as u8);
-        match self.lane(home).enter(home, || ()) {
-            Entered::Full | Entered::Unclear => self.enter_elsewhere(home),
+        let home = self.home();
+        match self.lane(home).enter(home, || self.meet()) {
+            Entered::Full | Entered::Unclear if self.more.get().is_some() => self.enter_elsewhere(home),
             entered => entered,
         }
     }
@@ -112,10 +58,10 @@ impl Flow {
             return Entered::Full;
         }
         // It is new, or there were more in flight than may be when shares were dealt out.
-        if self.lane(home).share.load(Ordering::Relaxed) == 0 {
+        if self.lane(home).share() == 0 {
             return Entered::Unclear;
         }
-        for (id, lane) in self.lanes() {
+        for (id, lane) in (0..).map(LaneId).zip(self.lanes()) {
             match lane.enter(id, || ()) {
                 Entered::Full | Entered::Unclear => {}
                 entered => return entered,
@@ -127,34 +73,22 @@ impl Flow {
     /// Gives a slot back.
     #[inline]
     pub(crate) fn leave(&self, lane: LaneId) -> Left {
-        let lane = self.lane(lane);
-        lane.left(lane.word.fetch_sub(1, Ordering::AcqRel), false)
+        self.lane(lane).leave()
     }
 
     /// Counts a success of a generation and gives its slot back; neither if another generation has begun.
     #[inline]
     pub(crate) fn leave_good(&self, lane: LaneId, generation: u64) -> Option<Left> {
-        let lane = self.lane(lane);
-        let mut word = lane.word.load(Ordering::Relaxed);
-        let mut crowded = false;
-        while word & TAG_MASK == tag(generation) || seeded("tag") {
-            match lane.word.compare_exchange_weak(word, Self::after_good(word), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(lane.left(word, crowded)),
-                Err(seen) => word = seen,
-            }
-            crowded = self.meet();
-        }
-        None
-    }
-
-    /// One more success, one less in flight; the count wraps out of the top.
-    #[inline]
-    fn after_good(word: u64) -> u64 {
-        word.wrapping_add(GOOD_ONE - 1)
+        let mut met = false;
+        let left = self.lane(lane).leave_good(generation, || {
+            met = true;
+            self.meet();
+        })?;
+        Some(Left { crowded: met && self.is_crowded(), ..left })
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.lanes().map(|(_, lane)| in_flight(lane.word.load(Ordering::Acquire))).sum()
+        self.lanes().map(Lane::in_flight).sum()
     }
 
     #[inline]
@@ -166,41 +100,7 @@ impl Flow {
 
     /// Bars newcomers, who would overtake those in line, or come in while shares change.
     pub(crate) fn bar(&self) {
-        self.lanes().for_each(|(_, lane)| {
-            lane.word.fetch_or(BAR, Ordering::AcqRel);
-        });
-    }
-
-    /// Lets newcomers in again, and deals out the limit to the lanes: to each what it has in flight, and an equal part
-    /// of the rest. With more in flight than may be, none gets anything.
-    pub(crate) fn unbar(&self) {
-        let limit = self.limit();
-        let mut taken = [0; MOST_LANES];
-        for (taken, (_, lane)) in taken.iter_mut().zip(self.lanes()) {
-            *taken = in_flight(lane.word.load(Ordering::Acquire));
-        }
-        let rest = limit.checked_sub(taken.iter().sum());
-        let lanes = self.lanes().count() as u32;
-        for (n, (_, lane)) in self.lanes().enumerate() {
-            let share = match rest {
-                _ if lanes == 1 || limit == Self::UNLIMITED => limit,
-                None => 0,
-                Some(rest) => taken[n] + rest / lanes + u32::from((n as u32) < rest % lanes),
-            };
-            lane.share.store(share, Ordering::Release);
-        }
-        self.lanes().for_each(|(_, lane)| {
-            lane.word.fetch_and(!BAR, Ordering::AcqRel);
-        });
-    }
-
-    /// Takes a slot if fewer calls are in flight than may be, while newcomers are barred.
-    pub(crate) fn enter_barred(&self) -> Option<LaneId> {
-        if self.in_flight() >= self.limit() {
-            return None;
-        }
-        self.first.note(in_flight(self.first.word.fetch_add(1, Ordering::AcqRel)) + 1);
-        Some(LaneId::FIRST)
+        self.lanes().for_each(Lane::bar);
     }
 
     /// The limit that [`Flow::unbar`] deals out. Newcomers must be barred: from then on none enters beyond it.
@@ -208,36 +108,60 @@ impl Flow {
         self.limit.store(limit, Ordering::Release);
     }
 
-    // ---- successes ----
+    /// Takes a slot if fewer calls are in flight than may be, while newcomers are barred.
+    pub(crate) fn enter_barred(&self) -> Option<LaneId> {
+        let free = self.in_flight() < self.limit();
+        free.then(|| {
+            self.first.force_enter();
+            LaneId::FIRST
+        })
+    }
 
-    /// Counts a success that holds no slot, for the generation that is current. Under the circuit's lock, as all below.
+    /// Deals out the limit and lets newcomers in again. Each lane gets what it has in flight, and an equal part of the
+    /// rest; with more in flight than may be, none gets anything.
+    pub(crate) fn unbar(&self) {
+        let (limit, lanes) = (self.limit(), self.lanes().count() as u32);
+        let mut taken = [0; MOST_LANES];
+        for (taken, lane) in taken.iter_mut().zip(self.lanes()) {
+            *taken = lane.in_flight();
+        }
+        let rest = limit.checked_sub(taken.iter().sum());
+        for (n, (taken, lane)) in (0..).zip(taken.iter().zip(self.lanes())) {
+            lane.set_share(match rest {
+                _ if lanes == 1 || limit == Self::UNLIMITED => limit,
+                Some(rest) => taken + rest / lanes + u32::from(n < rest % lanes),
+                None => 0,
+            });
+        }
+        self.lanes().for_each(Lane::unbar);
+    }
+
+    // ---- successes: all of these under the circuit's lock ----
+
+    /// Counts a success that is known to belong to the current generation.
     pub(crate) fn add_good(&self) {
-        self.first.word.fetch_add(GOOD_ONE, Ordering::AcqRel);
+        self.first.add_good();
     }
 
-    /// Starts a generation: from here on only its own successes are counted here. Returns those so far, as
-    /// [`Flow::good`] does.
+    /// Starts a generation: from here on only its own successes are counted. Returns those so far, as [`Flow::good`].
     pub(crate) fn begin_generation(&self, generation: u64) -> u64 {
-        let retag = |word: u64| Some(word & !TAG_MASK | tag(generation));
-        let goods = self.lanes().map(|(_, lane)| {
-            let before = lane.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, retag);
-            before.unwrap_or_else(|word| word) >> GOOD
-        });
-        goods.fold(0, u64::wrapping_add) & Self::GOOD_MASK
+        self.sum_good(|lane| lane.begin_generation(generation))
     }
 
-    /// Successes so far, modulo 2^34.
+    /// Successes so far, modulo 2^34. Needs no lock.
     pub(crate) fn good(&self) -> u64 {
-        let goods = self.lanes().map(|(_, lane)| lane.word.load(Ordering::Acquire) >> GOOD);
-        goods.fold(0, u64::wrapping_add) & Self::GOOD_MASK
+        self.sum_good(Lane::good)
     }
 
     /// As [`Flow::good`], read by writes: a call that enters or leaves later sees what was stored before this, and one
-    /// that did so earlier is seen by it. Plain loads promise only the second.
+    /// that did so earlier is seen by it. Plain loads promise only the second. Needs no lock.
     #[cold]
     pub(crate) fn settled_good(&self) -> u64 {
-        let goods = self.lanes().map(|(_, lane)| lane.word.fetch_add(0, Ordering::AcqRel) >> GOOD);
-        goods.fold(0, u64::wrapping_add) & Self::GOOD_MASK
+        self.sum_good(Lane::settled_good)
+    }
+
+    fn sum_good(&self, of: impl Fn(&Lane) -> u64) -> u64 {
+        self.lanes().map(of).fold(0, u64::wrapping_add) & GOOD_MASK
     }
 
     // ---- refusals ----
@@ -245,59 +169,25 @@ impl Flow {
     /// Counts a refusal, by its place among them; whether it is time to [`Flow::widen`].
     #[inline]
     pub(crate) fn refuse(&self, refusal: usize) -> bool {
-        let Some(more) = self.more.get() else {
-            return self.refuse_together(refusal);
-        };
-        let home = LaneId((thread_index() & more.len()) as u8);
-        self.lane(home).refused[refusal].fetch_add(1, Ordering::AcqRel);
-        false
-    }
-
-    /// An add would do, but would not tell that calls meet here.
-    #[inline]
-    fn refuse_together(&self, refusal: usize) -> bool {
-        let refused = &self.first.refused[refusal];
-        let mut count = refused.load(Ordering::Relaxed);
-        let mut crowded = false;
-        loop {
-            match refused.compare_exchange_weak(count, count.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return crowded,
-                Err(seen) => count = seen,
-            }
-            crowded = self.meet();
-        }
+        let mut met = false;
+        self.lane(self.home()).refuse(refusal, || {
+            met = true;
+            self.meet();
+        });
+        met && self.is_crowded()
     }
 
     /// Refusals so far.
     pub(crate) fn refused(&self, refusal: usize) -> u64 {
-        let counts = self.lanes().map(|(_, lane)| lane.refused[refusal].load(Ordering::Acquire));
-        counts.fold(0, u64::wrapping_add)
+        self.lanes().map(|lane| lane.refused(refusal)).fold(0, u64::wrapping_add)
     }
 
     // ---- lanes ----
 
-    /// A call met another at the word; whether that happens all the time.
-    #[cold]
-    fn meet(&self) -> bool {
-        let meetings = self.meetings.fetch_add(1, Ordering::Relaxed);
-        meetings >= CROWD && self.more.get().is_none() && self.lanes_wanted() > 1
-    }
-
-    /// As many lanes as there are processors and the limit has shares for.
-    fn lanes_wanted(&self) -> usize {
-        let most = processors().next_power_of_two().min(MOST_LANES);
-        let shares = (self.limit() / LEAST_SHARE).max(1);
-        most.min(1 << shares.ilog2())
-    }
-
-    /// Adds lanes. They have no share of the limit: those who come to them first deal it out. Under the circuit's lock,
-    /// so that no generation begins meanwhile.
-    pub(crate) fn widen(&self) {
-        let lanes = self.lanes_wanted();
-        if lanes > 1 && self.more.get().is_none() {
-            let tag = self.first.word.load(Ordering::Acquire) & TAG_MASK;
-            let _ = self.more.set(iter::repeat_with(|| Lane::new(tag, 0)).take(lanes - 1).collect());
-        }
+    /// Where the calls of this thread go.
+    #[inline]
+    fn home(&self) -> LaneId {
+        self.more.get().map_or(LaneId::FIRST, |more| LaneId((thread_index() & more.len()) as u8))
     }
 
     #[inline]
@@ -308,9 +198,35 @@ impl Flow {
         }
     }
 
-    fn lanes(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
-        let more = self.more.get().map_or(&[][..], |more| more);
-        (0..).map(LaneId).zip(iter::once(&self.first).chain(more))
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        iter::once(&self.first).chain(self.more.get().into_iter().flatten())
+    }
+
+    /// A call met another at its lane.
+    #[cold]
+    fn meet(&self) {
+        self.meetings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn is_crowded(&self) -> bool {
+        self.more.get().is_none() && self.meetings.load(Ordering::Relaxed) >= CROWD && self.lanes_wanted() > 1
+    }
+
+    /// As many lanes as there are processors and the limit has shares for.
+    fn lanes_wanted(&self) -> usize {
+        let most = processors().next_power_of_two().min(MOST_LANES);
+        let shares = (self.limit() / LEAST_SHARE).max(1);
+        most.min(1 << shares.ilog2())
+    }
+
+    /// Adds lanes. They have no share of the limit: those who come to them first have it dealt out. Under the circuit's
+    /// lock, so that no generation begins meanwhile.
+    pub(crate) fn widen(&self) {
+        if self.is_crowded() {
+            let more = iter::repeat_with(|| self.first.beside()).take(self.lanes_wanted() - 1);
+            let _ = self.more.set(more.collect());
+        }
     }
 
     // ---- the peak ----
@@ -318,137 +234,31 @@ impl Flow {
     /// Most calls in flight at once since the last bucket edge. With lanes it is the sum of their peaks, which may not
     /// have been at the same moment.
     pub(crate) fn peak(&self) -> u32 {
-        let peaks: u32 = self.lanes().map(|(_, lane)| lane.peak.load(Ordering::Relaxed)).sum();
-        peaks.min(self.limit().max(self.in_flight()))
+        self.lanes().map(Lane::peak).sum()
     }
 
     /// The peak so far; the next one starts from nothing. Calls that stay in flight across the edge show again when
     /// they end.
     pub(crate) fn take_peak(&self) -> u32 {
         let peak = self.peak();
-        self.lanes().for_each(|(_, lane)| lane.peak.store(0, Ordering::Relaxed));
+        self.lanes().for_each(Lane::forget_peak);
         self.meetings.store(0, Ordering::Relaxed);
         peak
     }
 
     #[cfg(test)]
     pub(crate) fn set_good(&self, good: u64) {
-        self.first.word.store(good << GOOD, Ordering::Release);
+        self.first.set_good(good);
     }
-}
-
-impl LaneId {
-    pub(crate) const FIRST: Self = Self(0);
-}
-
-impl Lane {
-    fn new(tag: u64, share: u32) -> Self {
-        let refused = array::from_fn(|_| AtomicU64::new(0));
-        Self { word: AtomicU64::new(tag), share: AtomicU32::new(share), peak: AtomicU32::new(0), refused }
-    }
-
-    #[inline]
-    fn enter<R>(&self, id: LaneId, meet: impl Fn() -> R) -> Entered {
-        let mut word = self.word.load(Ordering::Acquire);
-        loop {
-            let in_flight = in_flight(word);
-            if in_flight >= self.share.load(Ordering::Acquire) {
-                return Entered::Full;
-            }
-            if word & BAR != 0 {
-                return Entered::Unclear;
-            }
-            match self.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.note(in_flight + 1);
-                    // A share that was lowered meanwhile must not be passed after it was.
-                    let holds = in_flight < self.share.load(Ordering::Acquire) || seeded("limit");
-                    return if holds { Entered::In(id) } else { Entered::ShareFell(id) };
-                }
-                Err(seen) => word = seen,
-            }
-            meet();
-        }
-    }
-
-    #[inline]
-    fn left(&self, before: u64, crowded: bool) -> Left {
-        self.note(in_flight(before));
-        Left { line: before & BAR != 0, crowded }
-    }
-
-    #[inline]
-    fn note(&self, in_flight: u32) {
-        if in_flight > self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(in_flight, Ordering::Relaxed);
-        }
-    }
-}
-
-fn in_flight(word: u64) -> u32 {
-    word as u32 & Flow::UNLIMITED
-}
-
-fn tag(generation: u64) -> u64 {
-    generation << TAG & TAG_MASK
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const IN: Entered = Entered::In(LaneId::FIRST);
-
-    #[test]
-    fn a_success_counts_and_gives_its_slot_back_at_once() {
-        let flow = Flow::new(2);
-        assert_eq!([flow.try_enter(), flow.try_enter(), flow.try_enter()], [IN, IN, Entered::Full]);
-        assert!(flow.leave_good(LaneId::FIRST, 0).is_some());
-        flow.leave(LaneId::FIRST);
-        assert_eq!((flow.in_flight(), flow.good(), flow.peak()), (0, 1, 2));
-    }
-
-    /// S4: what comes too late for its generation is neither counted nor given back here.
-    #[test]
-    fn a_success_of_another_generation_changes_nothing() {
-        let flow = Flow::new(2);
-        flow.try_enter();
-        flow.leave_good(LaneId::FIRST, 0);
-        flow.try_enter();
-        assert_eq!(flow.begin_generation(1), 1);
-        assert!(flow.leave_good(LaneId::FIRST, 0).is_none());
-        assert_eq!((flow.in_flight(), flow.good()), (1, 1));
-        assert!(flow.leave_good(LaneId::FIRST, 1).is_some());
-        assert_eq!((flow.in_flight(), flow.good()), (0, 2));
-    }
-
-    /// T5, X8: successes wrap out of the top of the word and touch nothing else.
-    #[test]
-    fn the_count_of_successes_wraps_alone() {
-        let flow = Flow::new(2);
-        flow.set_good(Flow::GOOD_MASK);
-        flow.begin_generation(u64::MAX);
-        flow.try_enter();
-        flow.try_enter();
-        assert!(flow.leave_good(LaneId::FIRST, u64::MAX).is_some());
-        assert_eq!((flow.in_flight(), flow.good()), (1, 0));
-    }
-
-    #[test]
-    fn newcomers_get_nothing_while_they_are_barred() {
-        let flow = Flow::new(2);
-        flow.try_enter();
-        flow.bar();
-        assert_eq!((flow.try_enter(), flow.enter_barred()), (Entered::Unclear, Some(LaneId::FIRST)));
-        assert!(flow.leave(LaneId::FIRST).line);
-        flow.unbar();
-        assert!(!flow.leave(LaneId::FIRST).line);
-        assert_eq!(flow.try_enter(), IN);
-    }
-
     fn widened(limit: u32, lanes: usize) -> Flow {
         let flow = Flow::new(limit);
-        assert!(flow.more.set((1..lanes).map(|_| Lane::new(0, 0)).collect()).is_ok());
+        assert!(flow.more.set((1..lanes).map(|_| flow.first.beside()).collect()).is_ok());
         flow
     }
 
@@ -507,7 +317,7 @@ mod tests {
     #[test]
     fn lanes_count_together() {
         let flow = widened(64, 4);
-        flow.set_good(Flow::GOOD_MASK);
+        flow.set_good(GOOD_MASK);
         let entered = enter_all(&flow);
         assert!(entered[1..].iter().all(|&lane| flow.leave_good(lane, 0).is_some()));
         assert_eq!(flow.good(), 62);

@@ -11,39 +11,13 @@ use std::iter;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::histogram::{CELLS, Stripe, lower_bound};
 use super::ring::{self, Ring};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, SPINS, processors, seeded, spin, thread_index};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, SPINS, processors, spin, thread_index};
 use crate::time::Stamp;
 
-/// Latencies are sorted in units of 2^14 ns, about 16 microseconds.
-const UNIT_BITS: u32 = 14;
-/// Eight buckets for each power of two.
-const SUB_BITS: u32 = 3;
-const SUBS: usize = 1 << SUB_BITS;
-/// Powers of two above the linear part, up to 2^(14 + 3 + 20) ns = 137 s.
-const OCTAVES: usize = 20;
-const CELLS: usize = SUBS + OCTAVES * SUBS;
-/// The window in four parts: five sets of cells are what fits in the 4 KiB that a command may take.
+/// The window in four parts: each takes up to 700 bytes.
 const SLICES: usize = 4;
-
-fn cell_of(nanos: u64) -> usize {
-    let units = nanos >> UNIT_BITS;
-    if units < SUBS as u64 {
-        return units as usize;
-    }
-    let octave = units.ilog2() - SUB_BITS;
-    let sub = (units >> octave) as usize - SUBS;
-    (SUBS + octave as usize * SUBS + sub).min(CELLS - 1)
-}
-
-/// The nanoseconds at which a cell begins.
-fn lower_bound(cell: usize) -> u64 {
-    let units = match cell.checked_sub(SUBS) {
-        None => cell as u64,
-        Some(above) => ((SUBS + above % SUBS) as u64) << (above / SUBS),
-    };
-    units << UNIT_BITS
-}
 
 /// Latencies of one command.
 ///
@@ -72,9 +46,13 @@ const CROWD: u32 = 256;
 /// As many stripes as processors, up to this.
 const MOST_STRIPES: usize = 16;
 
+/// The counters at one moment, without the empty cells below and above those in use: latencies of one command lie close
+/// together, and most of the range stays empty for ever.
 #[derive(Clone, Debug)]
 struct Reading {
-    cells: [u32; CELLS],
+    /// The first cell that is kept.
+    from: usize,
+    cells: Box<[u32]>,
     sum: u64,
     /// Extremes of the slice that ended here.
     min: u64,
@@ -90,7 +68,7 @@ impl ring::Reading for Reading {
 impl Latencies {
     /// `window` nanoseconds, at least one per slice.
     pub(crate) fn new(now: Stamp, window: u64) -> Self {
-        let ring = Ring::new(now, (window / SLICES as u64).max(1), SLICES, Reading::EMPTY);
+        let ring = Ring::new(now, (window / SLICES as u64).max(1), SLICES, Reading::empty());
         Self {
             edge: AtomicU64::new(ring.edge().as_nanos()),
             first: Stripe::new(),
@@ -152,16 +130,18 @@ impl Latencies {
 
     /// The counters of this moment, and the extremes since the last edge as `take` finds them.
     fn read(&self, take: impl Fn(&AtomicU64, u64) -> u64) -> Reading {
-        let mut reading = Reading::EMPTY;
+        let (mut cells, mut sum, mut min, mut max) = ([0_u32; CELLS], 0_u64, u64::MAX, 0);
         for stripe in self.stripes().chain(self.more.get().map(|more| &more.last_resort)) {
-            for (sum, cell) in reading.cells.iter_mut().zip(&stripe.cells) {
-                *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
+            for (total, cell) in cells.iter_mut().zip(&stripe.cells) {
+                *total = total.wrapping_add(cell.load(Ordering::Relaxed));
             }
-            reading.sum = reading.sum.wrapping_add(stripe.sum.load(Ordering::Relaxed));
-            reading.min = reading.min.min(take(&stripe.min, u64::MAX));
-            reading.max = reading.max.max(take(&stripe.max, 0));
+            sum = sum.wrapping_add(stripe.sum.load(Ordering::Relaxed));
+            min = min.min(take(&stripe.min, u64::MAX));
+            max = max.max(take(&stripe.max, 0));
         }
-        reading
+        let from = cells.iter().position(|&n| n > 0).unwrap_or(CELLS);
+        let to = cells.iter().rposition(|&n| n > 0).map_or(from, |last| last + 1);
+        Reading { from, cells: cells[from..to].into(), sum, min, max }
     }
 
     pub(crate) fn reset(&self, now: Stamp) {
@@ -183,7 +163,7 @@ impl Latencies {
             latest.max = latest.max.max(ended.max);
         }
         let oldest = ring.oldest();
-        let cells: [u32; CELLS] = std::array::from_fn(|cell| latest.cells[cell].wrapping_sub(oldest.cells[cell]));
+        let cells: [u32; CELLS] = std::array::from_fn(|cell| latest.of(cell).wrapping_sub(oldest.of(cell)));
         // The total comes from the cells themselves: a count that races with this reading must not push a percentile
         // past the last cell.
         let count = cells.iter().map(|&n| u64::from(n)).sum();
@@ -201,62 +181,19 @@ impl Latencies {
 }
 
 impl Reading {
-    const EMPTY: Self = Self { cells: [0; CELLS], sum: 0, min: u64::MAX, max: 0 };
+    fn empty() -> Self {
+        Self { from: 0, cells: Box::default(), sum: 0, min: u64::MAX, max: 0 }
+    }
+
+    fn of(&self, cell: usize) -> u32 {
+        cell.checked_sub(self.from).and_then(|n| self.cells.get(n)).copied().unwrap_or(0)
+    }
 }
 
 impl More {
     fn new() -> Self {
         let stripes = processors().next_power_of_two().clamp(2, MOST_STRIPES);
         Self { stripes: iter::repeat_with(Stripe::new).take(stripes - 1).collect(), last_resort: Stripe::new() }
-    }
-}
-
-/// Counters of a part of the calls, on cache lines of their own. Written by one thread at a time, read by any.
-#[repr(align(64))]
-struct Stripe {
-    taken: AtomicBool,
-    sum: AtomicU64,
-    /// Extremes since the last edge.
-    min: AtomicU64,
-    max: AtomicU64,
-    cells: [AtomicU32; CELLS],
-}
-
-impl Stripe {
-    fn new() -> Self {
-        Self {
-            taken: AtomicBool::new(false),
-            sum: AtomicU64::new(0),
-            min: AtomicU64::new(u64::MAX),
-            max: AtomicU64::new(0),
-            cells: std::array::from_fn(|_| AtomicU32::new(0)),
-        }
-    }
-
-    /// Adds a latency, unless another thread is doing so.
-    #[inline]
-    fn try_add(&self, nanos: u64) -> bool {
-        let free = self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        if free || seeded("stripe") {
-            self.add(nanos);
-            self.taken.store(false, Ordering::Release);
-        }
-        free || seeded("stripe")
-    }
-
-    /// Needs the stripe for itself. An edge that takes the extremes meanwhile leaves this one to the slice before or
-    /// after it.
-    #[inline]
-    fn add(&self, nanos: u64) {
-        let cell = &self.cells[cell_of(nanos)];
-        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
-        if nanos < self.min.load(Ordering::Relaxed) {
-            self.min.store(nanos, Ordering::Relaxed);
-        }
-        if nanos > self.max.load(Ordering::Relaxed) {
-            self.max.store(nanos, Ordering::Relaxed);
-        }
     }
 }
 
@@ -345,17 +282,6 @@ impl fmt::Debug for Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cells_tile_the_range_without_gap_or_overlap() {
-        for cell in 0..CELLS {
-            let from = lower_bound(cell);
-            assert_eq!(cell_of(from), cell);
-            assert!(cell == 0 || cell_of(from - 1) == cell - 1);
-        }
-        assert_eq!(cell_of(u64::MAX), CELLS - 1);
-        assert_eq!(lower_bound(CELLS), 1 << 37);
-    }
 
     fn millis(samples: &[u64]) -> Latency {
         let latencies = Latencies::new(Stamp::from_nanos(0), 60_000_000_000);

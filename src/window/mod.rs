@@ -12,6 +12,8 @@
 
 pub(crate) mod counts;
 pub(crate) mod flow;
+mod histogram;
+mod lane;
 pub(crate) mod latency;
 pub(crate) mod recent;
 pub(crate) mod ring;
