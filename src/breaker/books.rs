@@ -35,9 +35,14 @@ struct LastCalls {
 
 impl Books {
     pub(crate) fn new(now: Stamp, span: Span) -> Self {
-        let zero = Reading::default();
-        let ring = new_ring(now, span, zero);
-        Self { ring, floor: (now, zero), good: Extended::default(), recent: new_recent(span), judged: None }
+        let ring = new_ring(now, span, Reading::default());
+        Self {
+            ring,
+            floor: (now, Reading::default()),
+            good: Extended::default(),
+            recent: new_recent(span),
+            judged: None,
+        }
     }
 
     /// Where the running bucket ends.
@@ -53,7 +58,7 @@ impl Books {
     /// Closes the buckets that have ended.
     pub(crate) fn roll(&mut self, now: Stamp, tally: &Tally) {
         if now >= self.ring.edge() {
-            self.ring.roll(now, || tally.read_at_edge());
+            self.ring.roll(now, |before| tally.read_at_edge(before));
             self.good.follow(tally.flow().good());
             self.judged = None;
         }
@@ -88,7 +93,7 @@ impl Books {
     /// Takes a window of another shape, which starts empty.
     pub(crate) fn reshape(&mut self, now: Stamp, span: Span, tally: &Tally) {
         let reading = fresh_reading(tally);
-        self.ring = new_ring(now, span, reading);
+        self.ring = new_ring(now, span, reading.clone());
         self.recent = new_recent(span);
         self.floor = (now, reading);
     }
@@ -190,7 +195,7 @@ const DISPLAY: (u64, usize) = (1_000_000_000, 10);
 
 /// The counters, with the running peak forgotten.
 fn fresh_reading(tally: &Tally) -> Reading {
-    tally.read_at_edge().without_peak()
+    tally.read_at_edge(&Reading::default()).without_peak()
 }
 
 fn new_ring(now: Stamp, span: Span, reading: Reading) -> Ring<Reading> {

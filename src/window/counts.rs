@@ -87,26 +87,28 @@ impl Tally {
     }
 
     /// The counters as the ring keeps them, with the peak of the bucket that ends here.
-    pub(crate) fn read_at_edge(&self) -> Reading {
-        Reading { peak: self.flow.take_peak(), ..self.read() }
+    pub(crate) fn read_at_edge(&self, before: &Reading) -> Reading {
+        Reading { peak: self.flow.take_peak(), ..self.read().keep(before) }
     }
 
     /// Starts a generation, with the counters as it finds them: from here on no success of another one is counted as
     /// good.
     pub(crate) fn begin_generation(&self, generation: u64) -> Reading {
-        Reading { good: self.flow.begin_generation(generation) as u32, ..self.read() }
+        let good = self.flow.begin_generation(generation) as u32;
+        Reading { good, ..self.read().keep(&Reading::default()) }
     }
 
-    /// The counters, the running peak left at 0.
-    pub(crate) fn read(&self) -> Reading {
+    /// The counters of this moment.
+    pub(crate) fn read(&self) -> Counters {
         let cut = |cell: &AtomicU64| cell.load(Ordering::Acquire) as u32;
-        Reading {
+        Counters {
             good: self.flow.good() as u32,
-            bad: cut(&self.bad),
-            slow: cut(&self.slow),
-            late_good: cut(&self.late_good),
-            others: std::array::from_fn(|outcome| self.of(outcome) as u32),
-            peak: 0,
+            rare: Rare {
+                bad: cut(&self.bad),
+                slow: cut(&self.slow),
+                late_good: cut(&self.late_good),
+                others: std::array::from_fn(|outcome| self.of(outcome) as u32),
+            },
         }
     }
 }
@@ -127,44 +129,78 @@ impl Extended {
 ///
 /// Only the low 32 bits are kept, which halves the ring: differences are taken modulo 2^32 and so are exact as long as
 /// one window holds fewer than 4,294,967,296 calls of one outcome.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Reading {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters {
     good: u32,
+    rare: Rare,
+}
+
+/// What does not change while all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rare {
     bad: u32,
     slow: u32,
     late_good: u32,
     others: [u32; Outcome::COUNT],
+}
+
+impl Rare {
+    const NONE: Self = Self { bad: 0, slow: 0, late_good: 0, others: [0; Outcome::COUNT] };
+}
+
+/// What the ring keeps of [`Counters`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    good: u32,
     /// Most calls in flight at once in the bucket that ended here.
     pub(crate) peak: u32,
+    /// Shared with the readings before and after that have the same; [`Rare::NONE`] has no place at all.
+    rare: Option<Arc<Rare>>,
 }
 
 impl ring::Reading for Reading {
     fn idle(&self) -> Self {
-        self.without_peak()
+        self.clone().without_peak()
     }
 }
 
 impl Reading {
-    /// Calls by outcome between `earlier` and this reading.
-    pub(crate) fn since(&self, earlier: &Self) -> Counts {
-        let mut by_outcome = [0; Outcome::COUNT];
-        for (count, (now, then)) in by_outcome.iter_mut().zip(self.others.iter().zip(&earlier.others)) {
-            *count = u64::from(now.wrapping_sub(*then));
-        }
+    pub(crate) fn without_peak(self) -> Self {
+        Self { peak: 0, ..self }
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&Rare::NONE)
+    }
+}
+
+impl Counters {
+    /// For the ring, after the reading before.
+    fn keep(&self, before: &Reading) -> Reading {
+        let rare = match self.rare {
+            Rare::NONE => None,
+            rare if rare == *before.rare() => before.rare.clone(),
+            rare => Some(Arc::new(rare)),
+        };
+        Reading { good: self.good, peak: 0, rare }
+    }
+
+    /// Calls by outcome since `earlier`.
+    pub(crate) fn since(&self, earlier: &Reading) -> Counts {
+        let (now, then) = (&self.rare, earlier.rare());
+        let mut by_outcome: [_; Outcome::COUNT] =
+            std::array::from_fn(|outcome| u64::from(now.others[outcome].wrapping_sub(then.others[outcome])));
         by_outcome[Outcome::Success as usize] =
-            u64::from(self.good.wrapping_sub(earlier.good)) + u64::from(self.late_good.wrapping_sub(earlier.late_good));
+            u64::from(self.good.wrapping_sub(earlier.good)) + u64::from(now.late_good.wrapping_sub(then.late_good));
         Counts { by_outcome }
     }
 
-    /// What counted for the circuit between `earlier` and this reading.
-    pub(crate) fn health_since(&self, earlier: &Self) -> Health {
-        let errors = u64::from(self.bad.wrapping_sub(earlier.bad));
-        let good = self.good.wrapping_sub(earlier.good);
-        Health { errors, total: errors + u64::from(good), slow: u64::from(self.slow.wrapping_sub(earlier.slow)) }
-    }
-
-    pub(crate) fn without_peak(self) -> Self {
-        Self { peak: 0, ..self }
+    /// What counted for the circuit since `earlier`.
+    pub(crate) fn health_since(&self, earlier: &Reading) -> Health {
+        let (now, then) = (&self.rare, earlier.rare());
+        let errors = u64::from(now.bad.wrapping_sub(then.bad));
+        let good = u64::from(self.good.wrapping_sub(earlier.good));
+        Health { errors, total: errors + good, slow: u64::from(now.slow.wrapping_sub(then.slow)) }
     }
 }
 
@@ -281,7 +317,7 @@ mod tests {
         tally.flow.set_good(edge);
         tally.bad.store(edge, Ordering::Release);
         tally.others[Outcome::Failure as usize].store(edge, Ordering::Release);
-        let before = tally.read();
+        let before = tally.read_at_edge(&Reading::default());
         for _ in 0..5 {
             tally.flow.add_good();
             tally.add_bad();

@@ -12,15 +12,22 @@ pub(crate) use super::lane::{Entered, LaneId, Left};
 use super::lane::{GOOD_MASK, Lane, MOST_IN_FLIGHT};
 use crate::sync::{AtomicU32, Ordering, processors, thread_index};
 
+/// All in one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Flow {
     first: Lane,
     /// One less than a power of two.
-    more: OnceLock<Box<[Lane]>>,
+    more: OnceLock<Box<[Apart]>>,
     limit: AtomicU32,
     /// How often two calls met at the first lane since the last bucket edge.
     meetings: AtomicU32,
 }
+
+/// A lane with a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Apart(Lane);
 
 /// Lanes beyond this cost more to sum up than they save.
 const MOST_LANES: usize = 16;
@@ -194,12 +201,12 @@ impl Flow {
     fn lane(&self, LaneId(id): LaneId) -> &Lane {
         match usize::from(id).checked_sub(1) {
             None => &self.first,
-            Some(n) => &self.more.get().expect("a lane that exists")[n],
+            Some(n) => &self.more.get().expect("a lane that exists")[n].0,
         }
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        iter::once(&self.first).chain(self.more.get().into_iter().flatten())
+        iter::once(&self.first).chain(self.more.get().into_iter().flatten().map(|Apart(lane)| lane))
     }
 
     /// A call met another at its lane.
@@ -224,7 +231,7 @@ impl Flow {
     /// lock, so that no generation begins meanwhile.
     pub(crate) fn widen(&self) {
         if self.is_crowded() {
-            let more = iter::repeat_with(|| self.first.beside()).take(self.lanes_wanted() - 1);
+            let more = iter::repeat_with(|| Apart(self.first.beside())).take(self.lanes_wanted() - 1);
             let _ = self.more.set(more.collect());
         }
     }
@@ -258,7 +265,7 @@ mod tests {
 
     fn widened(limit: u32, lanes: usize) -> Flow {
         let flow = Flow::new(limit);
-        assert!(flow.more.set((1..lanes).map(|_| flow.first.beside()).collect()).is_ok());
+        assert!(flow.more.set((1..lanes).map(|_| Apart(flow.first.beside())).collect()).is_ok());
         flow
     }
 

@@ -13,7 +13,6 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, seeded};
 /// The word, the limit that admission holds it against, and the peak it has reached: whoever needs one of them needs the
 /// cache line anyway.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Lane {
     /// From the low end: 24 bits in flight, one that bars newcomers, 5 of the generation that successes are counted
     /// for, 34 of successes, which wrap out of the top.

@@ -121,7 +121,7 @@ impl Latencies {
     }
 
     fn roll_locked(&self, ring: &mut Ring<Reading>, now: Stamp) {
-        ring.roll(now, || {
+        ring.roll(now, |_| {
             self.meetings.store(0, Ordering::Relaxed);
             self.read(|extreme, nothing| extreme.swap(nothing, Ordering::Relaxed))
         });
