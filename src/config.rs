@@ -167,6 +167,7 @@ impl Config {
             "bulkhead": bulkhead,
             "breaker.error_rate": breaker.error_rate,
             "breaker.min_calls": breaker.min_calls,
+            "breaker.confidence": breaker.confidence,
             "breaker.window": breaker.window,
             "breaker.open_for": breaker.open_for,
             "breaker.growth": breaker.growth,

@@ -55,6 +55,7 @@ fn lines(error: &ConfigError) -> Vec<String> {
 }
 
 const RATE: &str = "a rate in (0, 1]";
+const LEVEL: &str = "a level in [0.5, 0.999999]";
 const SPAN: &str = "longer than 0 and at most 584 years";
 const CALLS: &str = "1 to 16777214 calls";
 const ONE: &str = "at least 1";
@@ -69,6 +70,12 @@ fn bad() -> Vec<(Config, &'static str, &'static str, &'static str)> {
     const FOREVER: &str = "18446744073709551615.999999999s";
     const CENTURIES: &str = "18446744073.709551616s";
     vec![
+        // Below one half a lower bound is none, and nothing is certain.
+        (with(breaker().confidence(0.0)), "breaker.confidence", "0", LEVEL),
+        (with(breaker().confidence(0.499)), "breaker.confidence", "0.499", LEVEL),
+        (with(breaker().confidence(1.0)), "breaker.confidence", "1", LEVEL),
+        (with(breaker().confidence(95.0)), "breaker.confidence", "95", LEVEL),
+        (with(breaker().confidence(f64::NAN)), "breaker.confidence", "NaN", LEVEL),
         // A rate is a share of the calls, above 0.
         (rate(0.0), "breaker.error_rate", "0", RATE),
         (rate(-0.0), "breaker.error_rate", "-0", RATE),
@@ -380,6 +387,7 @@ fn the_defaults_are_what_the_table_says() {
     assert_eq!((open_for, growth, max_open, jitter, probes), (secs(5), 2.0, None, 0.2, 1));
     let Breaker { consecutive_failures, slow_calls, count_rejections, count_cancelled_after, .. } = Breaker::default();
     assert_eq!((consecutive_failures, slow_calls, count_rejections, count_cancelled_after), (None, None, false, None));
+    assert_eq!(Breaker::default().confidence, None);
     let mut without_a_rule = Breaker::default();
     without_a_rule.error_rate = None;
     assert_eq!(Breaker::disabled(), without_a_rule);
@@ -416,6 +424,7 @@ fn the_readme_lists_every_default() {
         "| `latency_window` | 60 s |",
         "| `Breaker::error_rate` | 0.5 |",
         "| `min_calls` | 20 |",
+        "| `confidence` | off |",
         "| `window`, `buckets` | 10 s, 10 |",
         "| `open_for` | 5 s |",
         "| `growth`, `max_open` | 2.0, 60 s |",
@@ -485,12 +494,13 @@ fn a_refused_change_leaves_everything_as_it_was() {
 fn a_change_that_is_taken_tells_what_it_changed() {
     type Case = (fn(Config) -> Config, &'static [(&'static str, &'static str, &'static str)]);
     let bulkhead_100 = "Some(Bulkhead { limit: 100, queue: None })";
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         (|c| c.timeout(ms(150)), &[("timeout", "Some(1s)", "Some(150ms)")]),
         (|c| c.no_timeout(), &[("timeout", "Some(1s)", "None")]),
         (|c| c.unlimited(), &[("bulkhead", "Some(Bulkhead { limit: 100, queue: None })", "None")]),
         (|c| c.max_concurrent_fallbacks(7), &[("max_concurrent_fallbacks", "100", "7")]),
         (|c| c.breaker(breaker().min_calls(21)), &[("breaker.min_calls", "20", "21")]),
+        (|c| c.breaker(breaker().confidence(0.95)), &[("breaker.confidence", "None", "Some(0.95)")]),
         (
             |c| c.breaker(breaker().last_calls(50)),
             &[("breaker.window", "Time { length: 10s, buckets: 10 }", "Calls(50)")],

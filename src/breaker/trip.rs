@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::config::{Ratio, Rules};
+use super::config::Rules;
+use super::ratio::Ratio;
 use super::state::Cause;
 use crate::window::counts::Health;
 
@@ -14,7 +15,10 @@ pub(crate) fn tripped(rules: &Rules, health: Health, streak: u32) -> Option<Caus
     if health.total < u64::from(rules.min_calls) {
         return None;
     }
-    let reached = |rate: &Ratio, part| rate.reached(part, health.total);
+    let reached = |rate: &Ratio, part| match rules.confidence {
+        None => rate.reached(part, health.total),
+        Some(confidence) => confidence.reached(*rate, part, health.total),
+    };
     if let Some(rate) = rules.error_rate.filter(|rate| reached(rate, health.errors)) {
         return Some(Cause::ErrorRate { threshold: rate.as_f64() });
     }
