@@ -152,17 +152,14 @@ impl Config {
         problems.finish().map(|()| settings)
     }
 
-    /// What `next` changes.
-    pub(crate) fn changes(&self, next: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        macro_rules! compare {
+    /// Every setting: its path, and its value as text. What is not here is not seen to change.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        macro_rules! list {
             ($($name:literal: $($field:ident).+),* $(,)?) => {
-                $(if self.$($field).+ != next.$($field).+ {
-                    changes.push(Change::new($name, &self.$($field).+, &next.$($field).+));
-                })*
+                vec![$(($name, format!("{:?}", self.$($field).+))),*]
             };
         }
-        compare! {
+        list! {
             "timeout": timeout,
             "bulkhead": bulkhead,
             "breaker.error_rate": breaker.error_rate,
@@ -179,8 +176,17 @@ impl Config {
             "breaker.count_rejections": breaker.count_rejections,
             "breaker.count_cancelled_after": breaker.count_cancelled_after,
             "max_concurrent_fallbacks": max_concurrent_fallbacks,
+            "latency_window": latency_window,
         }
-        changes
+    }
+
+    /// What `next` changes.
+    pub(crate) fn changes(&self, next: &Self) -> Vec<Change> {
+        let pairs = self.settings().into_iter().zip(next.settings());
+        pairs
+            .filter(|((_, before), (_, after))| before != after)
+            .map(|((field, before), (_, after))| Change { field, before, after })
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::command::Command;
 use crate::command::builder::Builder;
 use crate::command::roster::Roster;
 use crate::error::ConfigError;
+use crate::observe::bus::Events;
 use crate::sync::Mutex;
 
 /// The commands that are alive. It keeps none of them alive: a command whose last handle is dropped disappears.
@@ -84,6 +85,25 @@ impl Registry {
         drop(making);
         drop((superfluous, alive));
         Ok(Command::of(found))
+    }
+
+    /// The events of all commands from now on, as one stream: also of commands that are built later. Those of one command
+    /// come in order; a reader that falls more than 1024 events behind is told how many it missed.
+    ///
+    /// ```
+    /// use futures::{FutureExt, StreamExt};
+    /// use fusebox::{Command, Registry};
+    ///
+    /// let registry = Registry::new();
+    /// let mut events = registry.subscribe();
+    /// let late = Command::builder("late").registry(&registry).build()?;
+    /// late.force_open("a drill", None);
+    /// let event = events.next().now_or_never().flatten().expect("it has happened");
+    /// assert_eq!(event.command(), Some("late"));
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn subscribe(&self) -> Events {
+        self.roster.bus.subscribe()
     }
 
     /// Brings the sampled metrics of every command up to date; call it before a scrape is answered.

@@ -44,8 +44,8 @@ pub(crate) struct Core {
     /// When a refusal was last traced.
     pub(super) traced: AtomicU64,
     roster: Arc<Roster>,
-    /// Its place on the roster, once it has one.
-    place: Option<u64>,
+    /// Its place on the roster, once it has one: what tells it from others there, also of the same name.
+    pub(crate) place: Option<u64>,
 }
 
 impl Drop for Core {
@@ -172,6 +172,7 @@ impl Core {
             _ => tracing::info!(target: "fusebox", command = %self.name, "{event}"),
         }
         self.bus.deliver(event);
+        self.roster.bus.deliver(event);
     }
 
     fn event(&self, fact: &Fact, figures: Figures) -> Event {

@@ -37,7 +37,8 @@ impl Bus {
         Events { queue }
     }
 
-    /// Delivers one event. Must be called by one thread at a time, for the order to hold.
+    /// Delivers one event. The order holds for the events of each thread, so those of one command must come from one
+    /// thread at a time; and so must all, where there are listeners.
     pub(crate) fn deliver(&self, event: &Event) {
         for listener in &self.listeners {
             if catch_unwind(AssertUnwindSafe(|| listener(event))).is_err() {
@@ -75,8 +76,8 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// The events of one command, from the subscription on: a stream that ends when the last handle of the command is
-/// dropped.
+/// The events of one command, or of [all of a registry](crate::Registry::subscribe), from the subscription on: a stream
+/// that ends when the last handle of the command, or of the registry and all its commands, is dropped.
 ///
 /// A reader that falls more than 1024 events behind loses the oldest ones and gets [`Event::Missed`] in their place.
 ///

@@ -142,12 +142,6 @@ pub struct Change {
     pub after: String,
 }
 
-impl Change {
-    pub(crate) fn new(field: &'static str, before: &impl fmt::Debug, after: &impl fmt::Debug) -> Self {
-        Self { field, before: format!("{before:?}"), after: format!("{after:?}") }
-    }
-}
-
 impl Event {
     /// Name of the command; `None` for [`Event::Missed`].
     pub fn command(&self) -> Option<&'static str> {

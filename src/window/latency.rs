@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::iter;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -215,6 +216,7 @@ impl fmt::Debug for Latencies {
 /// let latency = snapshot.latency();
 /// assert_eq!(latency.count(), 1);
 /// assert!(latency.percentile(0.99) <= latency.max());
+/// assert!(latency.buckets().all(|(took, calls)| took.start < took.end && calls == 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -247,6 +249,16 @@ impl Latency {
             below += n;
         }
         self.max()
+    }
+
+    /// How many calls took how long: the bounds of each bucket of the histogram that has calls, from below and to above,
+    /// and their number. The last bucket, from 128 seconds on, has no upper bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Range<Duration>, u64)> {
+        let cells = self.cells.iter().flat_map(|cells| cells.iter().enumerate());
+        cells.filter(|&(_, &calls)| calls > 0).map(|(cell, &calls)| {
+            let above = if cell + 1 < CELLS { lower_bound(cell + 1) } else { u64::MAX };
+            (Duration::from_nanos(lower_bound(cell))..Duration::from_nanos(above), u64::from(calls))
+        })
     }
 
     /// The mean; `None` without calls.
