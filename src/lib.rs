@@ -37,6 +37,8 @@ mod config;
 mod error;
 mod ext;
 pub mod guide;
+#[cfg(feature = "hystrix-stream")]
+pub mod hystrix_stream;
 #[cfg(all(test, fusebox_loom))]
 mod models;
 mod name;
@@ -49,6 +51,8 @@ mod sync;
 pub mod testing;
 #[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the door to clocks")]
 mod time;
+#[cfg(any(feature = "dashboard", feature = "hystrix-stream"))]
+mod web;
 mod window;
 
 pub use breaker::config::{Breaker, Window};

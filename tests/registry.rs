@@ -33,8 +33,7 @@ fn a_subscription_to_a_registry_has_the_events_of_commands_made_before_and_after
     elsewhere.force_open("of another registry", None);
     before.force_closed("a drill", None);
 
-    let expected =
-        [("before", State::Closed), ("after", State::ForcedOpen), ("before", State::ForcedClosed)].map(Some);
+    let expected = [("before", State::Closed), ("after", State::ForcedOpen), ("before", State::ForcedClosed)].map(Some);
     assert_eq!(read(&mut first), expected);
     assert_eq!(read(&mut second), expected, "each subscriber gets each event");
 }
