@@ -267,6 +267,8 @@ pub struct Problem {
     field: &'static str,
     value: String,
     allowed: &'static str,
+    /// It takes another setting to see it.
+    relative: bool,
 }
 
 impl Problem {
@@ -283,6 +285,12 @@ impl Problem {
     /// What would have been allowed.
     pub fn allowed(&self) -> &'static str {
         self.allowed
+    }
+
+    /// Whether another setting could make it right, so that it says nothing of this one alone.
+    #[allow(dead_code, reason = "for settings that are read one by one, with the feature `serde`")]
+    pub(crate) fn is_relative(&self) -> bool {
+        self.relative
     }
 }
 
@@ -305,7 +313,20 @@ impl Problems {
         allowed: &'static str,
     ) {
         if !holds {
-            self.0.push(Problem { field, value: value().to_string(), allowed });
+            self.0.push(Problem { field, value: value().to_string(), allowed, relative: false });
+        }
+    }
+
+    /// As [`Problems::require`], for what ties a setting to another: it can be judged only where both are known.
+    pub(crate) fn relate<V: fmt::Display>(
+        &mut self,
+        holds: bool,
+        field: &'static str,
+        value: impl FnOnce() -> V,
+        allowed: &'static str,
+    ) {
+        if !holds {
+            self.0.push(Problem { field, value: value().to_string(), allowed, relative: true });
         }
     }
 

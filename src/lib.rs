@@ -34,6 +34,8 @@ mod breaker;
 mod bulkhead;
 mod command;
 mod config;
+#[cfg(feature = "serde")]
+mod configs;
 mod error;
 mod ext;
 pub mod guide;
@@ -67,6 +69,8 @@ pub use command::run::Call;
 pub use command::snapshot::{FallbackCounts, Hold, Snapshot};
 pub use command::work::{ByCommand, Given, Work};
 pub use config::Config;
+#[cfg(feature = "serde")]
+pub use configs::{ApplyError, Changed, ConfigFile, Configs, PartialConfig, Reload, ReloadError};
 pub use error::{ConfigError, Error, Problem, Reason, Rejected, TimedOut};
 pub use ext::Guard;
 pub use observe::bus::Events;

@@ -31,9 +31,10 @@ use crate::sync::Mutex;
 /// ```
 #[derive(Clone)]
 pub struct Registry {
-    roster: Arc<Roster>,
-    /// Held while a name is looked up and its command made, so that it is made once.
-    making: Arc<Mutex<()>>,
+    pub(crate) roster: Arc<Roster>,
+    /// Held while a name is looked up and its command made, so that it is made once; and while configurations are put
+    /// in force, so that two files do not mix.
+    pub(crate) making: Arc<Mutex<()>>,
 }
 
 impl Registry {

@@ -253,7 +253,7 @@ impl Breaker {
         let open_for = problems.span("breaker.open_for", self.open_for);
         let default_max = saturating_nanos(Duration::from_secs(60)).max(open_for);
         let max_open = self.max_open.map_or(default_max, |max| problems.span("breaker.max_open", max));
-        problems.require(
+        problems.relate(
             max_open >= open_for || max_open == 0,
             "breaker.max_open",
             || format!("{:?}", self.max_open.unwrap_or_default()),
@@ -319,7 +319,7 @@ fn time_window(problems: &mut Problems, length: Duration, buckets: u32) -> Span 
     problems.require((1..=MAX_BUCKETS).contains(&buckets), "breaker.buckets", || buckets, "1 to 10000");
     let nanos = problems.span("breaker.window", length);
     let width = nanos / u64::from(buckets.max(1));
-    problems.require(
+    problems.relate(
         nanos == 0 || (nanos % (u64::from(buckets.max(1)) * MILLI) == 0),
         "breaker.window",
         || format!("{length:?} in {buckets} buckets"),

@@ -137,10 +137,14 @@ impl<C> Builder<C> {
         if let Some(group) = &group {
             Name::check(&mut problems, "group", group);
         }
+        let (config, built) = match roster.overlay() {
+            Some(overlay) => (overlay(config.clone(), &name, group.as_deref()), Some(config)),
+            None => (config, None),
+        };
         let settings = config.check(&mut problems);
         problems.finish()?;
         let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
-        Ok((Core::new(name, group, config, settings, listeners, roster), classify))
+        Ok((Core::new(name, group, (config, built), settings, listeners, roster), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

@@ -1,7 +1,7 @@
 //! What all handles of one command share.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -15,11 +15,27 @@ use crate::config::{Config, Settings};
 use crate::error::ConfigError;
 use crate::name::Name;
 use crate::observe::bus::{Bus, Listener};
-use crate::observe::event::{Event, Report, Transition};
+use crate::observe::event::{Change, Event, Report, Transition};
 use crate::observe::meter::{Meter, Sample};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::Stamp;
 use crate::window::latency::Latencies;
+
+/// A configuration that was checked.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    next: Config,
+    settings: Settings,
+}
+
+/// A configuration that is in force, and what is left to do about it.
+#[derive(Debug)]
+#[must_use = "calls may wait to be woken, and nobody was told of it"]
+pub(crate) struct Enacted {
+    pub(crate) changes: Vec<Change>,
+    woken: Vec<Waker>,
+    at: Stamp,
+}
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -37,6 +53,8 @@ pub(crate) struct Core {
     /// Longest wait in the bulkhead's queue, in nanoseconds; 0 without a queue.
     queue_wait: AtomicU64,
     pub(super) config: Mutex<Config>,
+    /// What the builder said, once something else is in force.
+    built: OnceLock<Box<Config>>,
     /// Events that are not the circuit's own.
     notices: Mutex<VecDeque<Event>>,
     /// Held by the one thread that delivers, so that events keep their order.
@@ -60,7 +78,7 @@ impl Core {
     pub(crate) fn new(
         name: Name,
         group: Option<Name>,
-        config: Config,
+        (config, built): (Config, Option<Config>),
         settings: Settings,
         listeners: Vec<Listener>,
         roster: Arc<Roster>,
@@ -80,6 +98,7 @@ impl Core {
             timeout: AtomicU64::new(settings.timeout),
             queue_wait: AtomicU64::new(settings.capacity.queue.map_or(0, |(_, wait)| wait)),
             config: Mutex::new(config),
+            built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
             notices: Mutex::new(VecDeque::new()),
             delivering: Mutex::new(()),
             traced: AtomicU64::new(0),
@@ -91,8 +110,15 @@ impl Core {
     /// Enters the registry.
     pub(crate) fn enlist(mut self) -> Arc<Self> {
         let roster = Arc::clone(&self.roster);
-        roster.enlist(|place| {
+        roster.enlist(|place, overlay| {
             self.place = Some(place);
+            // A file may have been applied since the builder looked. Nobody knows this command yet, so nobody is told.
+            if let Some(overlay) = overlay {
+                let next = overlay(self.config_as_built(), self.name.as_str(), self.group.map(Name::as_str));
+                if next != self.config() {
+                    let _ = self.plan(next).map(|plan| self.enact(plan));
+                }
+            }
             Arc::new(self)
         })
     }
@@ -112,30 +138,51 @@ impl Core {
         self.config.lock().clone()
     }
 
+    /// The configuration that the builder made, whatever has been in force since.
+    pub(crate) fn config_as_built(&self) -> Config {
+        let config = self.config.lock();
+        self.built.get().map_or_else(|| config.clone(), |built| Config::clone(built))
+    }
+
     /// Takes the configuration that `change` makes of the present one, or none of it.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(Config) -> Config) -> Result<(), ConfigError> {
-        let before = self.config();
-        let next = change(before.clone());
-        let checked = before.succeed(&next);
-        self.meter.reload(checked.is_ok());
-        let settings = checked?;
-        let now = Stamp::now();
-        let (changes, woken) = {
-            // One at a time, so that what is shown is what is in force.
-            let mut config = self.config.lock();
-            let changes = config.changes(&next);
-            *config = next;
-            self.timeout.store(settings.timeout, Ordering::Relaxed);
-            self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
-            self.circuit.reconfigure(now, settings.rules);
-            self.fallbacks.resize(settings.fallbacks);
-            (changes, self.slots.resize(settings.capacity))
-        };
-        woken.into_iter().for_each(Waker::wake);
-        let (command, at) = (self.name.as_str(), now.wall_clock());
-        self.notices.lock().push_back(Event::Reconfigured { command, changes, at });
-        self.publish();
+        let plan = self.plan(change(self.config()));
+        self.meter.reload(plan.is_ok());
+        self.announce_change(self.enact(plan?));
         Ok(())
+    }
+
+    /// Checks a successor of the present configuration. Changes nothing.
+    pub(crate) fn plan(&self, next: Config) -> Result<Plan, ConfigError> {
+        let settings = self.config.lock().succeed(&next)?;
+        Ok(Plan { next, settings })
+    }
+
+    /// Puts a configuration that was checked in force, and leaves it to [`Core::announce_change`] to run user code.
+    pub(crate) fn enact(&self, Plan { next, settings }: Plan) -> Enacted {
+        let now = Stamp::now();
+        // One at a time, so that what is shown is what is in force.
+        let mut config = self.config.lock();
+        let changes = config.changes(&next);
+        let before = std::mem::replace(&mut *config, next);
+        self.built.get_or_init(|| Box::new(before));
+        self.timeout.store(settings.timeout, Ordering::Relaxed);
+        self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
+        self.circuit.reconfigure(now, settings.rules);
+        self.fallbacks.resize(settings.fallbacks);
+        Enacted { changes, woken: self.slots.resize(settings.capacity), at: now }
+    }
+
+    /// Called without any lock.
+    pub(crate) fn announce_change(&self, Enacted { changes, woken, at }: Enacted) {
+        woken.into_iter().for_each(Waker::wake);
+        self.notify(Event::Reconfigured { command: self.name.as_str(), changes, at: at.wall_clock() });
+    }
+
+    /// Called without any lock: delivers an event that is not the circuit's own.
+    pub(crate) fn notify(&self, event: Event) {
+        self.notices.lock().push_back(event);
+        self.publish();
     }
 
     // ---- events ----

@@ -70,6 +70,16 @@ pub enum Event {
         /// When.
         at: SystemTime,
     },
+    /// A file of configurations was refused, so this command keeps the one it has.
+    #[non_exhaustive]
+    ReloadRejected {
+        /// Name of the command.
+        command: &'static str,
+        /// What is wrong with it, which may lie in another command of the same file.
+        reason: String,
+        /// When.
+        at: SystemTime,
+    },
     /// A probe did not end within its lease, and another call took its place.
     #[non_exhaustive]
     LeaseExpired {
@@ -150,6 +160,7 @@ impl Event {
             Self::OverrideSet { command, .. }
             | Self::OverrideCleared { command, .. }
             | Self::Reconfigured { command, .. }
+            | Self::ReloadRejected { command, .. }
             | Self::LeaseExpired { command, .. } => Some(command),
             Self::Missed(_) => None,
         }
@@ -175,6 +186,7 @@ impl fmt::Display for Event {
                 write!(f, "{command}: reconfigured")?;
                 changes.iter().try_for_each(|c| write!(f, "; {} {} -> {}", c.field, c.before, c.after))
             }
+            Self::ReloadRejected { command, reason, .. } => write!(f, "{command}: keeps its configuration: {reason}"),
             Self::LeaseExpired { command, generation, .. } => {
                 write!(f, "{command}: a probe of generation {generation} was given up; another call takes its place")
             }

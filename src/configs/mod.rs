@@ -1,0 +1,139 @@
+//! Configuration from files: thresholds are an operator's, and change without a build.
+//!
+//! A file has up to three levels: settings for all commands, for those of a group, and for one command. What a level
+//! does not name is left as the level before it has it, and what no level names is left as the builder has it.
+//! [`PartialConfig`] is one level, [`Configs`] the file, [`Registry::apply`](crate::Registry::apply) puts it in force,
+//! and [`ConfigFile`] follows it while it changes.
+
+mod apply;
+mod file;
+mod partial;
+mod section;
+mod value;
+
+use std::collections::BTreeMap;
+
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+pub use self::apply::{ApplyError, Changed, Reload};
+pub use self::file::{ConfigFile, ReloadError};
+pub use self::partial::PartialConfig;
+use crate::config::Config;
+use crate::error::{ConfigError, Problems};
+use crate::name::Name;
+
+/// The configurations of many commands, as a file has them: in TOML, JSON or any other self-describing format of serde.
+///
+/// ```
+/// use std::time::Duration;
+/// use fusebox::Configs;
+///
+/// let configs: Configs = toml::from_str(r#"
+///     [default]
+///     timeout = "1s"
+///     breaker.error_rate = 0.4
+///
+///     [groups.pricing]
+///     timeout = "250ms"
+///
+///     [commands."pricing.fetch"]
+///     max_concurrent = 64
+///     breaker.consecutive_failures = 10
+/// "#)?;
+///
+/// let config = configs.resolve("pricing.fetch", Some("pricing"))?;
+/// assert_eq!(config.timeout, Some(Duration::from_millis(250)));
+/// assert_eq!((config.breaker.error_rate, config.breaker.min_calls), (Some(0.4), 20));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Keys
+///
+/// Each is optional at each level: `default`, then `groups.NAME`, then `commands."NAME"`. Durations are written as
+/// `"250ms"` or `"1m 30s"`. `"off"` is what it says, and so
+/// is `"auto"`. A key that is not in this table is an error, and so is a value that
+/// is out of range; where the format knows its lines, the error names the line.
+///
+/// | key | value | default |
+/// |---|---|---|
+/// | `timeout` | duration longer than 0, or `"off"` | `"1s"` |
+/// | `max_concurrent` | 1 to 16777214 calls, or `"off"` | 100 |
+/// | `bulkhead` | in place of `max_concurrent`: `{ limit, queue }`, or `"off"` | |
+/// | `bulkhead.limit` | 1 to 16777214 calls | |
+/// | `bulkhead.queue` | `{ length, wait }`; without it a full bulkhead refuses at once | none |
+/// | `bulkhead.queue.length` | 1 to 65535 calls | |
+/// | `bulkhead.queue.wait` | duration longer than 0 | |
+/// | `max_concurrent_fallbacks` | 1 to 16777214 calls | 100 |
+/// | `latency_window` | duration longer than 0, or `"off"`; cannot be changed live | `"60s"` |
+/// | `breaker.error_rate` | rate in (0, 1], or `"off"` | 0.5 |
+/// | `breaker.min_calls` | at least 1 | 20 |
+/// | `breaker.confidence` | level in [0.5, 0.999999], or `"off"` | `"off"` |
+/// | `breaker.window` | duration that divides into buckets of whole milliseconds | `"10s"` |
+/// | `breaker.buckets` | 1 to 10000 | 10 |
+/// | `breaker.last_calls` | in place of `window` and `buckets`: 1 to 1000000 calls | |
+/// | `breaker.open_for` | duration longer than 0 | `"5s"` |
+/// | `breaker.growth` | factor of at least 1 | 2.0 |
+/// | `breaker.max_open` | duration, at least `breaker.open_for`, or `"auto"`: 60 s, or `open_for` if longer | `"auto"` |
+/// | `breaker.jitter` | share in [0, 1) | 0.2 |
+/// | `breaker.probes` | at least 1 | 1 |
+/// | `breaker.consecutive_failures` | at least 1, or `"off"` | `"off"` |
+/// | `breaker.slow_calls` | `{ rate, threshold }`, or `"off"` | `"off"` |
+/// | `breaker.slow_calls.rate` | rate in (0, 1] | |
+/// | `breaker.slow_calls.threshold` | duration longer than 0 | |
+/// | `breaker.count_rejections` | `true` or `false` | `false` |
+/// | `breaker.count_cancelled_after` | duration longer than 0, or `"off"` | `"off"` |
+///
+/// `bulkhead` and `breaker.slow_calls` are replaced as a whole by the level that names them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Configs {
+    /// For every command.
+    pub default: PartialConfig,
+    /// For the commands of a group, by its name.
+    #[serde(deserialize_with = "by_name", skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, PartialConfig>,
+    /// For one command, by its name.
+    #[serde(deserialize_with = "by_name", skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<String, PartialConfig>,
+}
+
+impl Configs {
+    /// The configuration of a command whose builder sets nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] if settings of several levels do not go together.
+    pub fn resolve(&self, name: &str, group: Option<&str>) -> Result<Config, ConfigError> {
+        let config = self.over(Config::default(), name, group);
+        let mut problems = Problems::default();
+        config.check(&mut problems);
+        problems.finish().map(|()| config)
+    }
+
+    /// `config` under what the file says of a command: default, then group, then command.
+    pub fn over(&self, config: Config, name: &str, group: Option<&str>) -> Config {
+        let levels = [group.and_then(|group| self.groups.get(group)), self.commands.get(name)];
+        let config = self.default.over(config);
+        levels.into_iter().flatten().fold(config, |config, level| level.over(config))
+    }
+}
+
+/// Settings by names that a command or a group can have.
+fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, PartialConfig>, D::Error> {
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    struct Known(String);
+
+    impl<'de> Deserialize<'de> for Known {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let name = String::deserialize(deserializer)?;
+            let mut problems = Problems::default();
+            Name::check(&mut problems, "name", &name);
+            problems.finish().map(|()| Self(name)).map_err(de::Error::custom)
+        }
+    }
+
+    let levels = BTreeMap::<Known, PartialConfig>::deserialize(deserializer)?;
+    Ok(levels.into_iter().map(|(Known(name), level)| (name, level)).collect())
+}

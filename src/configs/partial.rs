@@ -1,0 +1,188 @@
+//! The settings that a file can have: each is a line here, and nowhere else.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::section::section;
+use super::value::{Auto, Span, Switch, Whole, Written};
+use crate::breaker::config::{Breaker, Window};
+use crate::bulkhead::Bulkhead;
+use crate::config::Config;
+use crate::error::Problems;
+
+section! {
+    /// Some settings of a command: those that one level of a file names. [`Configs`](crate::Configs) has the table of
+    /// all keys.
+    ///
+    /// ```
+    /// use fusebox::{Config, PartialConfig};
+    ///
+    /// let partial: PartialConfig = toml::from_str(r#"timeout = "250ms""#)?;
+    /// let config = partial.over(Config::default().max_concurrent(8));
+    /// assert_eq!(config, Config::default().max_concurrent(8).timeout(std::time::Duration::from_millis(250)));
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
+    pub struct PartialConfig for Config {
+        timeout: Switch<Span>;
+        max_concurrent: Switch<usize> = max_concurrent, set_max_concurrent;
+        bulkhead: Switch<Queued> = queued, set_bulkhead;
+        breaker: PartialBreaker;
+        max_concurrent_fallbacks: usize;
+        latency_window: Switch<Span>;
+    }
+    exclusive: [["max_concurrent", "bulkhead"]];
+}
+
+section! {
+    pub(super) struct PartialBreaker for Breaker {
+        error_rate: Switch<f64>;
+        min_calls: u32;
+        confidence: Switch<f64>;
+        window: Span = window, |setting: &Span, breaker: &mut Breaker| change(breaker, |b| b.window(setting.value()));
+        buckets: u32 = buckets, |setting: &u32, breaker: &mut Breaker| change(breaker, |b| b.buckets(*setting));
+        last_calls: u32 = last_calls, |setting: &u32, breaker: &mut Breaker| change(breaker, |b| b.last_calls(*setting));
+        open_for: Span;
+        growth: f64;
+        max_open: Switch<Span, Auto>;
+        jitter: f64;
+        probes: u32;
+        consecutive_failures: Switch<u32>;
+        slow_calls: Switch<SlowCalls>;
+        count_rejections: bool;
+        count_cancelled_after: Switch<Span>;
+    }
+    exclusive: [["last_calls", "window"], ["last_calls", "buckets"]];
+}
+
+impl PartialConfig {
+    /// Every setting of a configuration.
+    pub fn of(config: &Config) -> Self {
+        // A field that is new does not compile here until it has a line above, and a row in the table of `Configs`.
+        let Config { timeout: _, bulkhead: _, breaker, max_concurrent_fallbacks: _, latency_window: _ } = config;
+        let Breaker {
+            error_rate: _,
+            min_calls: _,
+            confidence: _,
+            window: _,
+            open_for: _,
+            growth: _,
+            max_open: _,
+            jitter: _,
+            probes: _,
+            consecutive_failures: _,
+            slow_calls: _,
+            count_rejections: _,
+            count_cancelled_after: _,
+        } = breaker;
+        Written::of(config).unwrap_or_default()
+    }
+
+    /// `config` with these settings in place of its own.
+    pub fn over(&self, mut config: Config) -> Config {
+        self.lay_over(&mut config);
+        config
+    }
+
+    /// What is out of range, whatever other settings there are.
+    fn own_problem(&self) -> Option<String> {
+        let mut problems = Problems::default();
+        self.over(Config::default()).check(&mut problems);
+        let error = problems.finish().err()?;
+        error.problems().find(|problem| !problem.is_relative()).map(ToString::to_string)
+    }
+}
+
+impl PartialBreaker {
+    fn own_problem(self) -> Option<String> {
+        PartialConfig { breaker: Some(self), ..PartialConfig::default() }.own_problem()
+    }
+}
+
+/// A bulkhead, with its queue if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Queued {
+    limit: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue: Option<Queue>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Queue {
+    length: usize,
+    wait: Span,
+}
+
+impl Whole for Queued {
+    type Value = Bulkhead;
+
+    fn of(bulkhead: &Bulkhead) -> Self {
+        let queue = bulkhead.queue.map(|(length, wait)| Queue { length, wait: Whole::of(&wait) });
+        Self { limit: bulkhead.limit, queue }
+    }
+
+    fn value(&self) -> Bulkhead {
+        let bulkhead = Bulkhead::new(self.limit);
+        self.queue.map_or(bulkhead, |queue| bulkhead.queue(queue.length, queue.wait.value()))
+    }
+}
+
+/// Without a queue a bulkhead is its limit.
+fn max_concurrent(config: &Config) -> Option<Switch<usize>> {
+    match config.bulkhead {
+        Some(bulkhead) if bulkhead.queue.is_some() => None,
+        plain => Some(Whole::of(&plain.map(|bulkhead| bulkhead.limit))),
+    }
+}
+
+fn set_max_concurrent(setting: &Switch<usize>, config: &mut Config) {
+    config.bulkhead = setting.value().map(Bulkhead::new);
+}
+
+fn queued(config: &Config) -> Option<Switch<Queued>> {
+    config.bulkhead.filter(|bulkhead| bulkhead.queue.is_some()).map(|bulkhead| Whole::of(&Some(bulkhead)))
+}
+
+fn set_bulkhead(setting: &Switch<Queued>, config: &mut Config) {
+    config.bulkhead = setting.value();
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlowCalls {
+    rate: f64,
+    threshold: Span,
+}
+
+impl Whole for SlowCalls {
+    type Value = (f64, Duration);
+
+    fn of(&(rate, threshold): &(f64, Duration)) -> Self {
+        Self { rate, threshold: Whole::of(&threshold) }
+    }
+
+    fn value(&self) -> (f64, Duration) {
+        (self.rate, self.threshold.value())
+    }
+}
+
+fn change(breaker: &mut Breaker, by: impl FnOnce(Breaker) -> Breaker) {
+    *breaker = by(std::mem::take(breaker));
+}
+
+fn window(breaker: &Breaker) -> Option<Span> {
+    let Window::Time { length, .. } = breaker.window else { return None };
+    Some(Whole::of(&length))
+}
+
+fn buckets(breaker: &Breaker) -> Option<u32> {
+    let Window::Time { buckets, .. } = breaker.window else { return None };
+    Some(buckets)
+}
+
+fn last_calls(breaker: &Breaker) -> Option<u32> {
+    let Window::Calls(calls) = breaker.window else { return None };
+    Some(calls)
+}
