@@ -79,7 +79,7 @@ impl Registry {
         let (new, _) = configure(Command::builder(name).registry(self)).prepare()?;
         let making = self.making.lock();
         let alive = self.roster.alive();
-        let (found, superfluous) = match alive.iter().find(|core| core.name.as_str() == name) {
+        let (found, superfluous) = match alive.iter().find(|core| core.name().as_str() == name) {
             Some(core) => (Arc::clone(core), Some(new)),
             None => (new.enlist(), None),
         };

@@ -48,6 +48,7 @@ const LAYERS: [&[&str]; 12] = [
         "command/builder.rs",
         "command/core.rs",
         "command/fallback.rs",
+        "command/family.rs",
         "command/permit.rs",
         "command/roster.rs",
         "command/run.rs",

@@ -46,7 +46,7 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&self) -> Result<Permit<'_>, Rejected> {
         let now = Stamp::now();
-        match self.enter(now, self.timeout()) {
+        match self.enter(now, self.family.timeout()) {
             Ok(admission) => Ok(Permit::borrowed(self, admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }
@@ -55,7 +55,7 @@ impl Core {
     /// As [`Core::admit`], with a permit that keeps the command alive.
     pub(crate) fn admit_owned(self: &Arc<Self>) -> Result<Permit<'static>, Rejected> {
         let now = Stamp::now();
-        match self.enter(now, self.timeout()) {
+        match self.enter(now, self.family.timeout()) {
             Ok(admission) => Ok(Permit::owned(Arc::clone(self), admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }
@@ -95,7 +95,7 @@ impl Core {
 
     #[cold]
     fn place_in_line(&self) -> Option<(Place<'_>, u64)> {
-        let patience = self.queue_wait()?;
+        let patience = self.family.queue_wait()?;
         let in_line = self.slots.line_up()?;
         Some((Place { core: self, in_line, counted: false }, patience))
     }
@@ -112,7 +112,7 @@ impl Core {
         self.circuit.refuse(now, outcome);
         self.unstarted(outcome);
         let retry_after = (until != Stamp::NEVER).then(|| until.since(now));
-        let rejected = Rejected::new(self.name, reason, retry_after);
+        let rejected = Rejected::new(self.name(), reason, retry_after);
         if tracing::enabled!(target: "fusebox", tracing::Level::DEBUG) {
             self.trace(now, rejected);
         }
@@ -122,7 +122,7 @@ impl Core {
     /// Follows the count of a call that was not started.
     #[inline]
     fn unstarted(&self, outcome: Outcome) {
-        self.meter.call(outcome, 0);
+        self.family.meter.call(outcome, 0);
         if self.circuit.has_news() {
             self.publish();
         }
@@ -132,12 +132,12 @@ impl Core {
     #[cold]
     fn trace(&self, now: Stamp, rejected: Rejected) {
         const EVERY: u64 = 1_000_000_000;
-        let last = self.traced.load(Ordering::Relaxed);
+        let last = self.family.traced.load(Ordering::Relaxed);
         if last != 0 && now.nanos_since(Stamp::from_nanos(last)) < EVERY {
             return;
         }
-        if self.traced.compare_exchange(last, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::debug!(target: "fusebox", command = %self.name, reason = %rejected.reason(), "refused");
+        if self.family.traced.compare_exchange(last, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::debug!(target: "fusebox", command = %self.name(), reason = %rejected.reason(), "refused");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Command;
 use super::core::Core;
+use super::family::Family;
 use super::roster::Roster;
 use crate::breaker::config::Breaker;
 use crate::bulkhead::Bulkhead;
@@ -144,7 +145,8 @@ impl<C> Builder<C> {
         let settings = config.check(&mut problems);
         problems.finish()?;
         let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
-        Ok((Core::new(name, group, (config, built), settings, listeners, roster), classify))
+        let family = Arc::new(Family::new(name, group, (config, built), &settings, listeners, roster));
+        Ok((Core::new(family, settings), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

@@ -172,5 +172,5 @@ impl Drop for FallbackSlot<'_> {
 
 fn count(core: &Core, outcome: FallbackOutcome) {
     core.fallbacks.made().ended[outcome as usize].fetch_add(1, Ordering::Relaxed);
-    core.meter.fallback(outcome);
+    core.family.meter.fallback(outcome);
 }

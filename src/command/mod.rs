@@ -10,6 +10,7 @@ pub(crate) mod blocking;
 pub(crate) mod builder;
 pub(crate) mod core;
 pub(crate) mod fallback;
+pub(crate) mod family;
 pub(crate) mod permit;
 pub(crate) mod roster;
 pub(crate) mod run;
@@ -185,12 +186,12 @@ impl<C> Command<C> {
 
     /// Its name.
     pub fn name(&self) -> &'static str {
-        self.core.name.as_str()
+        self.core.name().as_str()
     }
 
     /// Its group, if it has one.
     pub fn group(&self) -> Option<&'static str> {
-        self.core.group.map(crate::name::Name::as_str)
+        self.core.family.group.map(crate::name::Name::as_str)
     }
 
     /// What the circuit would do with a call now: an open circuit whose wait is over reads as half-open, although only
@@ -209,7 +210,7 @@ impl<C> Command<C> {
 
     /// The events from now on, as a stream. See [`Event`](crate::Event).
     pub fn subscribe(&self) -> Events {
-        self.core.bus.subscribe()
+        self.core.family.bus.subscribe()
     }
 
     /// Brings the metrics that are sampled (in flight, limit, window, configuration) up to date. Call it before a

@@ -160,9 +160,9 @@ impl<'c> Permit<'c> {
             (None, Some(lane)) => core.slots.release(lane),
             (None, None) => {}
         }
-        core.meter.call(outcome, elapsed);
+        core.family.meter.call(outcome, elapsed);
         if recorded.late {
-            core.meter.late();
+            core.family.meter.late();
         }
         if core.circuit.has_news() {
             core.publish();

@@ -191,7 +191,7 @@ where
         loop {
             let cause = match this.state.as_mut().project() {
                 StateProj::FirstPoll(work) => {
-                    let limit = *this.timeout.get_or_insert_with(|| core.timeout());
+                    let limit = *this.timeout.get_or_insert_with(|| core.family.timeout());
                     let now = Stamp::now();
                     match core.enter(now, limit) {
                         Ok(admission) => {
@@ -248,7 +248,7 @@ where
                     let cause = match ended {
                         None => {
                             permit.settle(Outcome::TimedOut, elapsed, None);
-                            Error::TimedOut(TimedOut::new(core.name, nanos(limit), nanos(elapsed)))
+                            Error::TimedOut(TimedOut::new(core.name(), nanos(limit), nanos(elapsed)))
                         }
                         Some((result, verdict)) => {
                             permit.settle_verdict(verdict, elapsed);
@@ -347,6 +347,6 @@ impl<W: Work, K, B: Recover> fmt::Debug for Call<'_, W, K, B> {
             State::Fallback { .. } => "falling back",
             State::Ended => "ended",
         };
-        f.debug_struct("Call").field("command", &self.core.name).field("state", &state).finish_non_exhaustive()
+        f.debug_struct("Call").field("command", &self.core.name()).field("state", &state).finish_non_exhaustive()
     }
 }

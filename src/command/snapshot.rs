@@ -81,7 +81,7 @@ impl Snapshot {
     pub(super) fn of(core: &Core) -> Self {
         let now = Stamp::now();
         // Held while its settings are read elsewhere, so that nobody sees half of a change.
-        let config = core.config.lock();
+        let config = core.family.config.lock();
         let view = core.circuit.view(now);
         let limit = core.slots.limit();
         let config = config.clone();
@@ -93,8 +93,8 @@ impl Snapshot {
         });
         let ended = |outcome| core.fallbacks.ended(outcome);
         Self {
-            command: core.name,
-            group: core.group,
+            command: core.name(),
+            group: core.family.group,
             state: view.state,
             generation: view.generation,
             window: view.window,

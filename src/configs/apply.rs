@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Configs;
-use crate::command::core::{Core, Enacted, Plan};
+use crate::command::core::Core;
+use crate::command::family::{Enacted, Plan};
 use crate::error::ConfigError;
 use crate::name::Name;
 use crate::observe::event::{Change, Event};
@@ -101,8 +102,8 @@ impl Registry {
             Ok(enacted) => {
                 let mut reload = Reload { changed: Vec::new(), unmatched: unmatched(configs, &alive) };
                 for (core, enacted) in enacted {
-                    core.meter.reload(true);
-                    let command = core.name.as_str();
+                    core.family.meter.reload(true);
+                    let command = core.name().as_str();
                     reload.changed.push(Changed { command, changes: enacted.changes.clone() });
                     core.announce_change(enacted);
                 }
@@ -136,13 +137,13 @@ type Plans<'c> = Vec<(&'c Arc<Core>, Plan)>;
 fn plan<'c>(configs: &Configs, alive: &'c [Arc<Core>]) -> Result<Plans<'c>, (Vec<&'c Arc<Core>>, ApplyError)> {
     let (mut plans, mut concerned, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for core in alive {
-        let (name, group) = (core.name.as_str(), core.group.map(Name::as_str));
-        let next = configs.over(core.config_as_built(), name, group);
-        if next == core.config() {
+        let (name, group) = (core.name().as_str(), core.family.group.map(Name::as_str));
+        let next = configs.over(core.family.config_as_built(), name, group);
+        if next == core.family.config() {
             continue;
         }
         concerned.push(core);
-        match core.plan(next) {
+        match core.family.plan(next) {
             Ok(plan) => plans.push((core, plan)),
             Err(error) => problems.push((name, error)),
         }
@@ -157,12 +158,12 @@ fn enact((core, plan): (&Arc<Core>, Plan)) -> (&Arc<Core>, Enacted) {
 fn refuse(concerned: &[&Arc<Core>], reason: &str) {
     let at = Stamp::now().wall_clock();
     for core in concerned {
-        core.meter.reload(false);
-        core.notify(Event::ReloadRejected { command: core.name.as_str(), reason: reason.to_owned(), at });
+        core.family.meter.reload(false);
+        core.notify(Event::ReloadRejected { command: core.name().as_str(), reason: reason.to_owned(), at });
     }
 }
 
 fn unmatched(configs: &Configs, alive: &[Arc<Core>]) -> Vec<String> {
-    let is_alive = |name: &str| alive.iter().any(|core| core.name.as_str() == name);
+    let is_alive = |name: &str| alive.iter().any(|core| core.name().as_str() == name);
     configs.commands.keys().filter(|name| !is_alive(name)).cloned().collect()
 }

@@ -75,7 +75,7 @@ impl Frames {
         for command in self.registry.commands() {
             let snapshot = command.snapshot();
             let served = Served::of(&snapshot);
-            let place = command.core().place;
+            let place = command.core().family.place.get().copied();
             let mut rolling = place.and_then(|place| self.fallbacks.remove(&place)).unwrap_or_default();
             let recent = rolling.follow(now, saturating_nanos(window(&snapshot)), served);
             fallbacks.extend(place.map(|place| (place, rolling)));

@@ -1,0 +1,192 @@
+//! What the circuits of one name share: identity, configuration, metrics, and the line to those who listen.
+//!
+//! A command is a family of one. Where one command is kept per host or tenant there are many circuits, and what is the
+//! same for all of them is here, once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+
+use super::roster::Roster;
+use crate::breaker::state::State;
+use crate::config::{Config, Settings};
+use crate::error::ConfigError;
+use crate::name::Name;
+use crate::observe::bus::{Bus, Listener};
+use crate::observe::event::{Change, Event};
+use crate::observe::meter::Meter;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::time::Stamp;
+
+/// A configuration that was checked.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    next: Config,
+    settings: Settings,
+}
+
+/// A configuration that is in force, and what is left to do about it.
+#[derive(Debug)]
+#[must_use = "calls may wait to be woken, and nobody was told of it"]
+pub(crate) struct Enacted {
+    pub(crate) changes: Vec<Change>,
+    pub(super) woken: Vec<Waker>,
+    pub(super) at: Stamp,
+}
+
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: Name,
+    pub(crate) group: Option<Name>,
+    pub(crate) meter: Meter,
+    pub(crate) bus: Bus,
+    /// Nanoseconds; `u64::MAX` without.
+    timeout: AtomicU64,
+    /// Longest wait in the bulkhead's queue, in nanoseconds; 0 without a queue.
+    queue_wait: AtomicU64,
+    /// When a refusal was last traced.
+    pub(super) traced: AtomicU64,
+    pub(super) config: Mutex<Config>,
+    /// What the builder said, once something else is in force.
+    built: OnceLock<Box<Config>>,
+    /// Events that wait to be delivered, in order.
+    pending: Mutex<VecDeque<Event>>,
+    /// Held by the one thread that delivers, so that events keep their order.
+    delivering: Mutex<()>,
+    roster: Arc<Roster>,
+    /// Its place on the roster, once it has one: what tells it from others there, also of the same name.
+    pub(crate) place: OnceLock<u64>,
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if let Some(&place) = self.place.get() {
+            self.roster.strike(place);
+        }
+    }
+}
+
+impl Family {
+    pub(crate) fn new(
+        name: Name,
+        group: Option<Name>,
+        (config, built): (Config, Option<Config>),
+        settings: &Settings,
+        listeners: Vec<Listener>,
+        roster: Arc<Roster>,
+    ) -> Self {
+        let family = Self {
+            name,
+            group,
+            meter: Meter::new(name, group),
+            bus: Bus::new(listeners),
+            timeout: AtomicU64::new(0),
+            queue_wait: AtomicU64::new(0),
+            traced: AtomicU64::new(0),
+            config: Mutex::new(config),
+            built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
+            pending: Mutex::new(VecDeque::new()),
+            delivering: Mutex::new(()),
+            roster,
+            place: OnceLock::new(),
+        };
+        family.show(settings);
+        family
+    }
+
+    pub(super) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    // ---- configuration ----
+
+    #[inline]
+    pub(crate) fn timeout(&self) -> u64 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Longest wait in the queue, in nanoseconds; `None` without a queue.
+    pub(crate) fn queue_wait(&self) -> Option<u64> {
+        Some(self.queue_wait.load(Ordering::Relaxed)).filter(|&wait| wait > 0)
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        self.config.lock().clone()
+    }
+
+    /// The configuration that the builder made, whatever has been in force since.
+    pub(crate) fn config_as_built(&self) -> Config {
+        let config = self.config.lock();
+        self.built.get().map_or_else(|| config.clone(), |built| Config::clone(built))
+    }
+
+    /// Checks a successor of the present configuration. Changes nothing.
+    pub(crate) fn plan(&self, next: Config) -> Result<Plan, ConfigError> {
+        let settings = self.config.lock().succeed(&next)?;
+        Ok(Plan { next, settings })
+    }
+
+    /// Puts a configuration that was checked in force: `apply` brings it to the circuits, and says whom to wake.
+    pub(crate) fn enact(
+        &self,
+        Plan { next, settings }: Plan,
+        apply: impl FnOnce(Stamp, &Settings) -> Vec<Waker>,
+    ) -> Enacted {
+        let at = Stamp::now();
+        // One at a time, so that what is shown is what is in force.
+        let mut config = self.config.lock();
+        let changes = config.changes(&next);
+        let before = std::mem::replace(&mut *config, next);
+        self.built.get_or_init(|| Box::new(before));
+        self.show(&settings);
+        Enacted { changes, woken: apply(at, &settings), at }
+    }
+
+    /// Shows calls what they read without a lock.
+    fn show(&self, settings: &Settings) {
+        self.timeout.store(settings.timeout, Ordering::Relaxed);
+        self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
+    }
+
+    // ---- events ----
+
+    /// Takes in the events that `next` gives. Under one lock with the taking, so that those of one circuit keep their
+    /// order.
+    pub(crate) fn collect<I: Iterator<Item = Event>>(&self, next: impl FnOnce() -> I) {
+        let mut pending = self.pending.lock();
+        pending.extend(next());
+    }
+
+    /// Delivers what waits. Called without any lock; whoever comes while another thread delivers leaves its events to
+    /// that one, which looks again before it goes.
+    pub(crate) fn deliver(&self) {
+        while let Some(turn) = self.delivering.try_lock() {
+            while let Some(event) = self.next() {
+                self.tell(&event);
+            }
+            drop(turn);
+            if self.pending.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Event> {
+        self.pending.lock().pop_front()
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Event::Transition(transition) = event {
+            self.meter.transition(transition.from, transition.to, transition.cause.as_str());
+        }
+        match event {
+            Event::Transition(transition) if matches!(transition.to, State::Open | State::ForcedOpen) => {
+                let (from, to) = (transition.from.as_str(), transition.to.as_str());
+                tracing::warn!(target: "fusebox", command = %self.name, from, to, "{event}");
+            }
+            _ => tracing::info!(target: "fusebox", command = %self.name, "{event}"),
+        }
+        self.bus.deliver(event);
+        self.roster.bus.deliver(event);
+    }
+}
