@@ -1,0 +1,65 @@
+//! Was the machine ours while something was measured?
+//!
+//! A turn in which another process had the processor says nothing about the code. The time that the thread spent on a
+//! processor, beside the time that passed, tells such turns apart. (The time of the whole process would not: it counts
+//! the other threads by the last tick of the scheduler, and a turn is shorter than that.)
+
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+/// A start, by the clock on the wall and by the one that stands still while somebody else runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    thread: ThreadId,
+    wall: Instant,
+    busy: Duration,
+}
+
+/// What passed since then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    from: Instant,
+    pub(crate) wall: Duration,
+    /// Whether this thread ran nearly all of the time.
+    pub(crate) calm: bool,
+}
+
+impl Start {
+    pub(crate) fn now() -> Self {
+        let busy = busy();
+        Self { thread: thread::current().id(), wall: Instant::now(), busy }
+    }
+
+    /// A task may have gone to another thread meanwhile: that is no calm turn either.
+    pub(crate) fn passed(&self) -> Passed {
+        let wall = self.wall.elapsed();
+        let busy = busy().saturating_sub(self.busy);
+        let calm = thread::current().id() == self.thread && busy.as_secs_f64() >= 0.96 * wall.as_secs_f64();
+        Passed { from: self.wall, wall, calm }
+    }
+}
+
+impl Passed {
+    /// Whether the two ran side by side, and not one after the other on the only processor that was free.
+    pub(crate) fn beside(&self, other: &Self) -> bool {
+        let until = (self.from + self.wall).min(other.from + other.wall);
+        let both = until.saturating_duration_since(self.from.max(other.from));
+        both.as_secs_f64() >= 0.96 * self.wall.max(other.wall).as_secs_f64()
+    }
+}
+
+fn busy() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+/// Keeps this thread on one processor: a scheduler with much to do else runs two threads one after the other on the same.
+pub(crate) fn stay_on(processor: usize) {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    // Where that is not allowed, fewer turns are calm.
+    let _ = sched_setaffinity(None, &only);
+}
