@@ -36,6 +36,8 @@ mod command;
 mod config;
 #[cfg(feature = "serde")]
 mod configs;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod error;
 mod ext;
 pub mod guide;
@@ -59,8 +61,7 @@ mod web;
 mod window;
 
 pub use breaker::config::{Breaker, Window};
-pub use breaker::ramp::Ramp;
-pub use breaker::state::{Cause, Forced, RampStage, State};
+pub use breaker::state::{Cause, Forced, State};
 pub use bulkhead::Bulkhead;
 pub use command::Command;
 pub use command::blocking::{Blocking, Running};

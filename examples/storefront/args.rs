@@ -12,11 +12,12 @@ Options:
       --rate <PAGES>                 Pages asked for per second, 50 to 300 [default: 100]
       --seed <NUMBER>                Seed of the suppliers' latencies and errors [default: 1]
       --metrics-port <PORT>          Port of /metrics [default: any that is free]
+      --dashboard-port <PORT>        Port of the dashboard [default: any that is free]
       --prices-port <PORT>           Port of the prices supplier [default: any that is free]
       --stock-port <PORT>            Port of the stock supplier [default: any that is free]
       --recommendations-port <PORT>  Port of the recommendations supplier [default: any that is free]
       --plain                        Lines of text, also on a terminal
-      --keep                         Keep serving /metrics at the end, until ctrl-c
+      --keep                         Keep serving /metrics and the dashboard at the end, until ctrl-c
   -h, --help                         This text
 
 Exit code: 0 if the run with commands was the better one, 1 if it was not or something failed, 2 for bad arguments,
@@ -34,6 +35,7 @@ pub(crate) struct Args {
     pub(crate) seed: u64,
     /// 0 for any that is free, here and below.
     pub(crate) metrics_port: u16,
+    pub(crate) dashboard_port: u16,
     /// In the order of [`Supplier::ALL`].
     pub(crate) supplier_ports: [u16; Supplier::COUNT],
     pub(crate) plain: bool,
@@ -50,6 +52,7 @@ impl Args {
             rate: 100,
             seed: 1,
             metrics_port: 0,
+            dashboard_port: 0,
             supplier_ports: [0; Supplier::COUNT],
             plain: false,
             keep: false,
@@ -61,6 +64,7 @@ impl Args {
                 Long("rate") => args.rate = rate(parser.value()?.parse()?)?,
                 Long("seed") => args.seed = parser.value()?.parse()?,
                 Long("metrics-port") => args.metrics_port = parser.value()?.parse()?,
+                Long("dashboard-port") => args.dashboard_port = parser.value()?.parse()?,
                 Long("prices-port") => *args.port_of(Supplier::Prices) = parser.value()?.parse()?,
                 Long("stock-port") => *args.port_of(Supplier::Stock) = parser.value()?.parse()?,
                 Long("recommendations-port") => {

@@ -21,6 +21,7 @@
 mod args;
 mod client;
 mod commands;
+mod dashboard;
 mod driver;
 mod ledger;
 mod metrics;
@@ -77,8 +78,9 @@ async fn main() -> ExitCode {
 async fn story(args: &Args) -> io::Result<ExitCode> {
     let stop = Stop::on_ctrl_c();
     let metrics = metrics::serve(args.metrics_port).await?;
+    let dashboard = dashboard::serve(args.dashboard_port).await?;
     let mut screen = Screen::new(args.plain);
-    screen.say(&report::prologue(args, metrics))?;
+    screen.say(&report::prologue(args, metrics, dashboard))?;
 
     let without = run::run(Protection::None, args, &mut screen, &stop).await?;
     let with = match stop.is_requested() {
@@ -92,7 +94,7 @@ async fn story(args: &Args) -> io::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if args.keep {
-        screen.say(&format!("\nhttp://{metrics}/metrics stays up until ctrl-c"))?;
+        screen.say(&format!("\nhttp://{dashboard}/ and http://{metrics}/metrics stay up until ctrl-c"))?;
         stop.requested().await;
     }
     Ok(if better { ExitCode::SUCCESS } else { ExitCode::FAILURE })

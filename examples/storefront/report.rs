@@ -12,10 +12,11 @@ use crate::table::{self, duration, percent};
 use crate::worth::{Toll, Worth};
 
 /// What is about to happen.
-pub(crate) fn prologue(args: &Args, metrics: SocketAddr) -> String {
+pub(crate) fn prologue(args: &Args, metrics: SocketAddr, dashboard: SocketAddr) -> String {
     format!(
         "storefront: {} faults of three suppliers in {:.1} s, first without commands, then with\n\
          {} pages per second, each with a deadline of {DEADLINE:?}; seed {}\n\
+         dashboard: http://{dashboard}/\n\
          metrics: http://{metrics}/metrics\n",
         STORY.len(),
         args.pace.of(LENGTH).as_secs_f64(),

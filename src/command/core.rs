@@ -144,9 +144,6 @@ impl Core {
                 expired: *expired,
                 at: at.wall_clock(),
             },
-            &Fact::Stage { stage, generation, at } => {
-                Event::RampStage { command, stage, generation, at: at.wall_clock() }
-            }
             &Fact::LeaseExpired { generation, at } => Event::LeaseExpired { command, generation, at: at.wall_clock() },
         }
     }

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
 use super::clients::Reader;
@@ -58,4 +59,24 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").finish_non_exhaustive()
     }
+}
+
+/// The whole body of a request; `None` if it is longer than `most` bytes or breaks off.
+pub(crate) async fn collect<B: http_body::Body>(body: B, most: usize) -> Option<Vec<u8>> {
+    let mut body = pin!(body);
+    let mut whole = Vec::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        // Trailers are of no interest.
+        let Ok(mut data) = frame.ok()?.into_data() else { continue };
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            if whole.len() + chunk.len() > most {
+                return None;
+            }
+            whole.extend_from_slice(chunk);
+            let read = chunk.len();
+            data.advance(read);
+        }
+    }
+    Some(whole)
 }
