@@ -171,6 +171,7 @@ impl Config {
             "breaker.max_open": breaker.max_open,
             "breaker.jitter": breaker.jitter,
             "breaker.probes": breaker.probes,
+            "breaker.ramp": breaker.ramp,
             "breaker.consecutive_failures": breaker.consecutive_failures,
             "breaker.slow_calls": breaker.slow_calls,
             "breaker.count_rejections": breaker.count_rejections,

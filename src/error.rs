@@ -157,6 +157,8 @@ pub enum Reason {
     ForcedOpen,
     /// The circuit is half-open and all its probes are out.
     ProbeLimit,
+    /// The circuit is coming back by a [`Ramp`](crate::Ramp), and the share of calls that it admits is used up.
+    Ramp,
     /// The bulkhead, and its queue if it has one, is full.
     ConcurrencyLimit,
     /// The bulkhead's queue was left without a place for as long as a call may wait there.
@@ -171,6 +173,7 @@ impl fmt::Display for Reason {
             Self::CircuitOpen => "the circuit is open",
             Self::ForcedOpen => "the circuit is forced open",
             Self::ProbeLimit => "the circuit is half-open and its probes are out",
+            Self::Ramp => "the circuit is coming back and admits a share of the calls",
             Self::ConcurrencyLimit => "too many calls are in flight",
             Self::QueueTimeout => "no place came free in time",
             Self::RateLimited => "the rate limit is used up",

@@ -31,6 +31,8 @@
 //! * **`open_for`** is how long the dependency gets to recover before it is asked again. It grows while probes fail.
 //! * **`probes`.** One probe makes a quick decision on thin evidence; three to five cost a little more of a dependency
 //!   that is still down, and close a circuit on more than luck.
+//! * **`ramp`** is for a dependency that breaks under load: what a circuit sends when it closes is all of it at once.
+//! * **`confidence`** is for thin traffic and a threshold near the usual error rate, where `min_calls` alone trips by luck.
 //!
 //! # What counts
 //!

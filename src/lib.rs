@@ -61,7 +61,8 @@ mod web;
 mod window;
 
 pub use breaker::config::{Breaker, Window};
-pub use breaker::state::{Cause, Forced, State};
+pub use breaker::ramp::Ramp;
+pub use breaker::state::{Cause, Forced, RampStage, State};
 pub use bulkhead::Bulkhead;
 pub use command::Command;
 pub use command::blocking::{Blocking, Running};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fusebox::{Breaker, Bulkhead, Command, Config, ConfigError, Event, Events, Verdict, Window};
+use fusebox::{Breaker, Bulkhead, Command, Config, ConfigError, Event, Events, Ramp, Verdict, Window};
 use futures::{FutureExt, StreamExt};
 
 const fn ms(millis: u64) -> Duration {
@@ -56,6 +56,7 @@ fn lines(error: &ConfigError) -> Vec<String> {
 
 const RATE: &str = "a rate in (0, 1]";
 const LEVEL: &str = "a level in [0.5, 0.999999]";
+const SHARES: &str = "1 to 100 shares in (0, 1], each larger than the one before";
 const SPAN: &str = "longer than 0 and at most 584 years";
 const CALLS: &str = "1 to 16777214 calls";
 const ONE: &str = "at least 1";
@@ -76,6 +77,15 @@ fn bad() -> Vec<(Config, &'static str, &'static str, &'static str)> {
         (with(breaker().confidence(1.0)), "breaker.confidence", "1", LEVEL),
         (with(breaker().confidence(95.0)), "breaker.confidence", "95", LEVEL),
         (with(breaker().confidence(f64::NAN)), "breaker.confidence", "NaN", LEVEL),
+        // A ramp leads upwards.
+        (with(breaker().ramp(Ramp::stages([]))), "breaker.ramp.shares", "[]", SHARES),
+        (with(breaker().ramp(Ramp::stages([0.5, 0.25]))), "breaker.ramp.shares", "[0.5, 0.25]", SHARES),
+        (with(breaker().ramp(Ramp::stages([0.5, 0.5]))), "breaker.ramp.shares", "[0.5, 0.5]", SHARES),
+        (with(breaker().ramp(Ramp::stages([0.0, 0.5]))), "breaker.ramp.shares", "[0.0, 0.5]", SHARES),
+        (with(breaker().ramp(Ramp::stages([0.5, 1.5]))), "breaker.ramp.shares", "[0.5, 1.5]", SHARES),
+        (with(breaker().ramp(Ramp::stages([f64::NAN]))), "breaker.ramp.shares", "[NaN]", SHARES),
+        (with(breaker().ramp(Ramp::default().each(Duration::ZERO))), "breaker.ramp.each", "0ns", SPAN),
+        (with(breaker().ramp(Ramp::default().min_calls(0))), "breaker.ramp.min_calls", "0", ONE),
         // A rate is a share of the calls, above 0.
         (rate(0.0), "breaker.error_rate", "0", RATE),
         (rate(-0.0), "breaker.error_rate", "-0", RATE),
@@ -387,7 +397,9 @@ fn the_defaults_are_what_the_table_says() {
     assert_eq!((open_for, growth, max_open, jitter, probes), (secs(5), 2.0, None, 0.2, 1));
     let Breaker { consecutive_failures, slow_calls, count_rejections, count_cancelled_after, .. } = Breaker::default();
     assert_eq!((consecutive_failures, slow_calls, count_rejections, count_cancelled_after), (None, None, false, None));
-    assert_eq!(Breaker::default().confidence, None);
+    assert_eq!((Breaker::default().confidence, Breaker::default().ramp), (None, None));
+    let Ramp { shares, each, min_calls, .. } = Ramp::default();
+    assert_eq!((shares, each, min_calls), (vec![0.1, 0.25, 0.5], secs(1), 5));
     let mut without_a_rule = Breaker::default();
     without_a_rule.error_rate = None;
     assert_eq!(Breaker::disabled(), without_a_rule);
@@ -430,6 +442,7 @@ fn the_readme_lists_every_default() {
         "| `growth`, `max_open` | 2.0, 60 s |",
         "| `jitter` | 0.2 |",
         "| `probes` | 1 |",
+        "| `ramp` | off |",
         "| `consecutive_failures` | off |",
         "| `slow_calls` | off |",
         "| `count_rejections` | off |",
@@ -494,7 +507,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
 fn a_change_that_is_taken_tells_what_it_changed() {
     type Case = (fn(Config) -> Config, &'static [(&'static str, &'static str, &'static str)]);
     let bulkhead_100 = "Some(Bulkhead { limit: 100, queue: None })";
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         (|c| c.timeout(ms(150)), &[("timeout", "Some(1s)", "Some(150ms)")]),
         (|c| c.no_timeout(), &[("timeout", "Some(1s)", "None")]),
         (|c| c.unlimited(), &[("bulkhead", "Some(Bulkhead { limit: 100, queue: None })", "None")]),
@@ -515,6 +528,10 @@ fn a_change_that_is_taken_tells_what_it_changed() {
             ],
         ),
         (|c| c.breaker(breaker().probes(2)), &[("breaker.probes", "1", "2")]),
+        (
+            |c| c.breaker(breaker().ramp(Ramp::stages([0.5]).each(secs(3)))),
+            &[("breaker.ramp", "None", "Some(Ramp { shares: [0.5], each: 3s, min_calls: 5 })")],
+        ),
         (|c| c.breaker(breaker().consecutive_failures(9)), &[("breaker.consecutive_failures", "None", "Some(9)")]),
         (|c| c.breaker(breaker().slow_calls(0.5, ms(5))), &[("breaker.slow_calls", "None", "Some((0.5, 5ms))")]),
         (

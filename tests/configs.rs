@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Bulkhead, Changed, Command, Config, Configs, Event, PartialConfig, Registry, Reload, State, Window,
+    Breaker, Bulkhead, Changed, Command, Config, Configs, Event, PartialConfig, Ramp, Registry, Reload, State, Window,
 };
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -71,6 +71,17 @@ fn the_example_says_what_it_seems_to() {
     let nightly = configs.resolve("reports.nightly", None).expect("a good configuration");
     let breaker = Breaker::disabled().max_open(secs(60)).count_rejections(true).count_cancelled_after(secs(2));
     assert_eq!(nightly, Config::default().no_timeout().unlimited().max_concurrent_fallbacks(50).breaker(breaker));
+}
+
+#[test]
+fn a_ramp_is_its_shares_and_has_defaults_for_the_rest() {
+    let ramp = |text: &str| parse(text).resolve("x", None).expect("a good configuration").breaker.ramp;
+    let short = ramp("default.breaker.ramp = { shares = [0.2, 0.4] }");
+    assert_eq!(short, Some(Ramp::stages([0.2, 0.4])));
+    let long = ramp(r#"default.breaker.ramp = { shares = [1], each = "3s", min_calls = 9 }"#);
+    assert_eq!(long, Some(Ramp::stages([1.0]).each(secs(3)).min_calls(9)));
+    let off = ramp("default.breaker.ramp = { shares = [0.2] }\ncommands.x.breaker.ramp = \"off\"");
+    assert_eq!(off, None);
 }
 
 #[test]
@@ -234,6 +245,7 @@ fn the_table_of_keys_has_every_key_and_its_default() {
     let mut known = keys("", "x = 0");
     known.extend(keys("breaker.", "breaker.x = 0"));
     known.extend(keys("breaker.slow_calls.", "breaker.slow_calls = { x = 0 }"));
+    known.extend(keys("breaker.ramp.", "breaker.ramp = { x = 0 }"));
     known.extend(keys("bulkhead.", "bulkhead = { x = 0 }"));
     known.extend(keys("bulkhead.queue.", "bulkhead = { limit = 1, queue = { x = 0 } }"));
     known.remove("breaker");
@@ -270,6 +282,7 @@ prop_compose! {
         open_for in span(),
         (growth, jitter) in (1.0..9.0, 0.0..1.0),
         has_max in any::<bool>(),
+        ramp in proptest::option::of((0.001..=1.0, span(), 1..u32::MAX)),
         consecutive_failures in proptest::option::of(1..u32::MAX),
         slow_calls in proptest::option::of((0.001..=1.0, span())),
         count_rejections in any::<bool>(),
@@ -285,6 +298,7 @@ prop_compose! {
         breaker.growth = growth;
         breaker.jitter = jitter;
         breaker.max_open = has_max.then_some(open_for);
+        breaker.ramp = ramp.map(|(share, each, calls)| Ramp::stages([share / 2.0, share]).each(each).min_calls(calls));
         breaker.consecutive_failures = consecutive_failures;
         breaker.slow_calls = slow_calls;
         breaker.count_rejections = count_rejections;

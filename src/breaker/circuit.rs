@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::books::{Books, Due};
 use super::config::Rules;
 use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
-use super::state::{Figures, Forced, State};
+use super::state::{Figures, Forced, RampStage, State};
 use crate::outcome::Outcome;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, seeded};
 use crate::time::Stamp;
@@ -132,7 +132,7 @@ impl Circuit {
 
     // ---- admission ----
 
-    /// Whether a call would be refused now; takes no place and never a lock when closed, or open and not due.
+    /// A call comes: whether it would be refused now. Takes no place, and never a lock when closed, or open and not due.
     #[inline]
     pub(crate) fn peek(&self, now: Stamp) -> Result<(), Refusal> {
         let word = self.word();
@@ -144,7 +144,10 @@ impl Circuit {
 
     #[cold]
     fn peek_slow(&self, now: Stamp) -> Result<(), Refusal> {
-        self.expire_then(now, |core| core.machine.peek(&core.rules, now))
+        self.expire_then(now, |core| {
+            core.machine.offer(&core.rules);
+            core.machine.peek(&core.rules, now)
+        })
     }
 
     /// Admits or refuses a call, which takes a probe's place when the circuit is half-open.
@@ -389,6 +392,7 @@ impl Circuit {
             lifetime: core.books.lifetime(tally),
             late: tally.late(),
             peak: core.books.peak(tally),
+            stage: core.machine.stage(&core.rules, now),
             wait: core.machine.refuses_until(now).map(|until| until.since(now)),
             hold: core.machine.hold(now).map(|(forced, hold)| (forced, hold.clone())),
         })
@@ -479,6 +483,7 @@ pub(crate) struct View {
     pub(crate) lifetime: Counts,
     pub(crate) late: u64,
     pub(crate) peak: u32,
+    pub(crate) stage: Option<RampStage>,
     pub(crate) wait: Option<Duration>,
     pub(crate) hold: Option<(Forced, Override)>,
 }

@@ -1,8 +1,10 @@
 //! What a user says about a breaker, and the checked form of it that decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::confidence::Confidence;
+use super::ramp::{Ramp, Steps};
 use super::ratio::Ratio;
 use crate::error::{ConfigError, Problems};
 use crate::time::saturating_nanos;
@@ -21,6 +23,7 @@ use crate::time::saturating_nanos;
 /// | [`max_open`](Self::max_open) | 60 s, or `open_for` if longer | longest wait, at least `open_for` |
 /// | [`jitter`](Self::jitter) | 0.2 | share by which a wait varies either way, in [0, 1) |
 /// | [`probes`](Self::probes) | 1 | calls that a half-open circuit admits, at least 1 |
+/// | [`ramp`](Self::ramp) | off | after the probes, stages that admit a growing share of calls: see [`Ramp`] |
 /// | [`consecutive_failures`](Self::consecutive_failures) | off | errors in a row, at least 1 |
 /// | [`slow_calls`](Self::slow_calls) | off | slow / total in (0, 1], and the duration that is slow |
 /// | [`count_rejections`](Self::count_rejections) | off | bulkhead refusals count as errors, as in Hystrix |
@@ -64,6 +67,8 @@ pub struct Breaker {
     pub jitter: f64,
     /// Calls that a half-open circuit admits.
     pub probes: u32,
+    /// How it comes back when its probes have passed; `None` closes at once.
+    pub ramp: Option<Ramp>,
     /// Errors in a row that trip it; `None` without that rule.
     pub consecutive_failures: Option<u32>,
     /// Slow-call rate that trips it, and the duration from which a call is slow; `None` without that rule.
@@ -106,6 +111,7 @@ impl Default for Breaker {
             max_open: None,
             jitter: 0.2,
             probes: 1,
+            ramp: None,
             consecutive_failures: None,
             slow_calls: None,
             count_rejections: false,
@@ -225,6 +231,21 @@ impl Breaker {
         Self { probes, ..self }
     }
 
+    /// Comes back gently: when its probes have passed, the circuit stays half-open and admits a growing share of the calls,
+    /// in stages, before it closes. Off by default.
+    ///
+    /// A stage passes with the first success after it has lasted for [`Ramp::each`] and has [`Ramp::min_calls`] results.
+    /// It fails, and the circuit opens again at once, when its results break a rule of the closed circuit: when errors
+    /// reach `error_rate` times its results, or times `min_calls` while there are fewer; slow calls and errors in a row
+    /// alike, [`confidence`](Self::confidence) aside. An error counts in whichever stage it comes, a success only for the
+    /// stage that admitted it; ignored and cancelled calls decide nothing. Refusals bear
+    /// [`Reason::Ramp`](crate::Reason::Ramp).
+    ///
+    /// A ramp that is taken away live closes a circuit that is on it.
+    pub fn ramp(self, ramp: Ramp) -> Self {
+        Self { ramp: Some(ramp), ..self }
+    }
+
     /// Also trips at this many errors in a row, at least 1, whatever the rates and the window are.
     pub fn consecutive_failures(self, failures: u32) -> Self {
         Self { consecutive_failures: Some(failures), ..self }
@@ -290,6 +311,7 @@ impl Breaker {
             max_open,
             jitter: self.jitter,
             probes: self.probes,
+            ramp: self.ramp.as_ref().map(|ramp| Arc::new(ramp.check(problems))),
             consecutive_failures: self.consecutive_failures,
             slow_calls: self.slow_calls.map(|(rate, threshold)| {
                 let rate = Ratio::check(problems, "breaker.slow_calls.rate", rate);
@@ -340,6 +362,7 @@ pub(crate) struct Rules {
     pub(crate) max_open: u64,
     pub(crate) jitter: f64,
     pub(crate) probes: u32,
+    pub(crate) ramp: Option<Arc<Steps>>,
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) slow_calls: Option<(Ratio, u64)>,
     pub(crate) count_rejections: bool,

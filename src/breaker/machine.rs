@@ -3,7 +3,8 @@
 //! It owns the state alone, under its owner's lock. Every change goes through [`Machine::flip`], which starts a new
 //! generation; a ticket carries the generation it was issued in, so a result that comes late is recognised and decides
 //! nothing. A probe is a place with a lease: a probe that is lost (its task hangs, or its permit was leaked) gives way
-//! when its lease ends, so a half-open circuit cannot get stuck.
+//! when its lease ends, so a half-open circuit cannot get stuck. A ramp ([`ramp`](super::ramp)) holds no places: it counts
+//! the calls that come, and cannot get stuck either.
 
 #[cfg(test)]
 mod explore;
@@ -11,7 +12,8 @@ mod explore;
 use std::collections::VecDeque;
 
 use super::config::Rules;
-use super::state::{Cause, Forced, State};
+use super::ramp::{Climb, Step};
+use super::state::{Cause, Forced, RampStage, State};
 use super::trip::{self, Evidence};
 use crate::time::Stamp;
 use crate::window::counts::Health;
@@ -54,32 +56,47 @@ impl Word {
     }
 }
 
-/// Admission to the circuit: the word it was issued under, and the probe's place if it is one.
+/// Admission to the circuit: the word it was issued under, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) word: Word,
-    probe: Option<u32>,
+    pass: Pass,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Free,
+    /// A probe, by the number of its place.
+    Probe(u32),
+    /// One of the calls that this stage of a ramp admits.
+    Stage(u32),
 }
 
 impl Ticket {
     #[inline]
     pub(crate) const fn passing(word: Word) -> Self {
-        Self { word, probe: None }
+        Self { word, pass: Pass::Free }
     }
 
-    /// Whether the circuit let it pass without counting it as a probe.
+    /// Whether the circuit let it pass as one of any number, and not to be judged by it.
     #[inline]
     pub(crate) const fn is_passing(self) -> bool {
-        self.probe.is_none()
+        matches!(self.pass, Pass::Free)
     }
 }
 
 /// Why the circuit refuses, and until when if the clock decides that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    Open { until: Stamp },
-    ForcedOpen { until: Stamp },
+    Open {
+        until: Stamp,
+    },
+    ForcedOpen {
+        until: Stamp,
+    },
     ProbeLimit,
+    /// The share of calls that a ramp admits is used up.
+    Ramp,
 }
 
 /// An operator's hold on the circuit.
@@ -119,16 +136,28 @@ pub(crate) enum Fact {
         generation: u64,
         at: Stamp,
     },
+    /// A stage of a ramp has begun.
+    Stage {
+        stage: RampStage,
+        generation: u64,
+        at: Stamp,
+    },
 }
 
 #[derive(Clone, Debug)]
 enum Phase {
-    Closed { since: Stamp },
-    Open { until: Stamp },
+    Closed {
+        since: Stamp,
+    },
+    Open {
+        until: Stamp,
+    },
     HalfOpen(Episode),
+    /// Half-open still: its probes have passed, and a ramp leads up to closed.
+    Ramping(Climb),
 }
 
-/// One half-open episode.
+/// The probes of one half-open episode.
 #[derive(Clone, Debug, Default)]
 struct Episode {
     evidence: Evidence,
@@ -190,7 +219,15 @@ impl Machine {
             (Some((forced, _)), _) => forced.state(),
             (None, Phase::Closed { .. }) => State::Closed,
             (None, Phase::Open { until }) if now < *until => State::Open,
-            (None, Phase::Open { .. } | Phase::HalfOpen(_)) => State::HalfOpen,
+            (None, Phase::Open { .. } | Phase::HalfOpen(_) | Phase::Ramping(_)) => State::HalfOpen,
+        }
+    }
+
+    /// The stage of its ramp that the circuit is in.
+    pub(crate) fn stage(&self, rules: &Rules, now: Stamp) -> Option<RampStage> {
+        match (&self.phase, &rules.ramp) {
+            (Phase::Ramping(climb), Some(steps)) if self.state(now) == State::HalfOpen => Some(climb.show(steps)),
+            _ => None,
         }
     }
 
@@ -199,13 +236,22 @@ impl Machine {
         self.find_hold(|hold| now < hold.until)
     }
 
+    /// A call has come, admitted or not: a ramp admits by their number.
+    pub(crate) fn offer(&mut self, rules: &Rules) {
+        if let (Phase::Ramping(climb), Some(steps)) = (&mut self.phase, &rules.ramp) {
+            climb.offer(steps);
+        }
+    }
+
     /// Whether a call would be refused now, without taking a place: what comes between this and [`Machine::admit`]
     /// (the bulkhead) must not use up a probe.
     pub(crate) fn peek(&self, rules: &Rules, now: Stamp) -> Result<(), Refusal> {
+        let climbs = |climb: &Climb| rules.ramp.as_ref().is_none_or(|steps| climb.admits(steps, now));
         match (self.state(now), &self.phase) {
             (State::ForcedOpen, _) => Err(Refusal::ForcedOpen { until: self.until() }),
             (State::Open, &Phase::Open { until }) => Err(Refusal::Open { until }),
             (State::HalfOpen, Phase::HalfOpen(episode)) if !episode.has_place(rules, now) => Err(Refusal::ProbeLimit),
+            (State::HalfOpen, Phase::Ramping(climb)) if !climbs(climb) => Err(Refusal::Ramp),
             _ => Ok(()),
         }
     }
@@ -234,7 +280,11 @@ impl Machine {
                 if episode.evict_overdue(rules, now) {
                     self.facts.push_back(Fact::LeaseExpired { generation, at: now });
                 }
-                Ok(Ticket { word, probe: Some(episode.issue(now.plus(lease))) })
+                Ok(Ticket { word, pass: Pass::Probe(episode.issue(now.plus(lease))) })
+            }
+            Phase::Ramping(climb) if !word.state().is_passing() => {
+                climb.take(now);
+                Ok(Ticket { word, pass: Pass::Stage(climb.stage) })
             }
             _ => Ok(Ticket::passing(word)),
         }
@@ -242,9 +292,13 @@ impl Machine {
 
     /// Whether a result under this ticket may still decide something. A result that comes late never does.
     pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
-        let known =
-            |id| matches!(&self.phase, Phase::HalfOpen(episode) if episode.out.iter().any(|probe| probe.id == id));
-        ticket.word == self.word() && ticket.probe.is_none_or(known)
+        let stands = match (ticket.pass, &self.phase) {
+            (Pass::Probe(id), Phase::HalfOpen(episode)) => episode.out.iter().any(|probe| probe.id == id),
+            // What is left of the probes when they have passed decides nothing more.
+            (Pass::Probe(_), _) => false,
+            (Pass::Free | Pass::Stage(_), _) => true,
+        };
+        ticket.word == self.word() && stands
     }
 
     /// Judges a result of a current ticket that counted; `health` and `streak` include it. `open_for`, in nanoseconds,
@@ -260,7 +314,10 @@ impl Machine {
                     self.trip(rules, now, cause);
                 }
             }
-            (State::HalfOpen, None) => self.judge_probe(rules, now, ticket, result),
+            (State::HalfOpen, None) => match ticket.pass {
+                Pass::Stage(stage) => self.judge_stage(rules, now, stage, result),
+                _ => self.judge_probe(rules, now, ticket, result),
+            },
             // A forced circuit counts and does not judge.
             _ => {}
         }
@@ -275,7 +332,7 @@ impl Machine {
 
     /// Gives a probe's place back: its result was ignored, or it was dropped.
     pub(crate) fn give_back(&mut self, ticket: Ticket) {
-        if let (Phase::HalfOpen(episode), Some(id)) = (&mut self.phase, ticket.probe) {
+        if let (Phase::HalfOpen(episode), Pass::Probe(id)) = (&mut self.phase, ticket.pass) {
             episode.out.retain(|probe| probe.id != id);
         }
     }
@@ -299,7 +356,7 @@ impl Machine {
     /// Back to closed, as if never tripped. An override stays: lifting one is a decision of its own.
     pub(crate) fn reset(&mut self, now: Stamp) {
         self.level = 0;
-        self.flip(now, Cause::Reset, |machine| machine.phase = Phase::Closed { since: now });
+        self.close(now, Cause::Reset);
     }
 
     pub(crate) fn take_facts(&mut self) -> VecDeque<Fact> {
@@ -307,10 +364,18 @@ impl Machine {
     }
 
     /// Judges the probes so far by rules that have changed. With fewer probes to come, those that have ended may be all
-    /// there will be, and nothing else would ever decide.
+    /// there will be, and nothing else would ever decide. A ramp that is taken away leaves a circuit whose probes passed.
     pub(crate) fn reconsider(&mut self, rules: &Rules, now: Stamp) {
-        if self.stored() == State::HalfOpen {
-            self.weigh(rules, now);
+        if self.stored() != State::HalfOpen {
+            return;
+        }
+        if let (Phase::Ramping(climb), Some(steps)) = (&mut self.phase, &rules.ramp) {
+            climb.fit(steps);
+        }
+        match (&self.phase, &rules.ramp) {
+            (Phase::Ramping(climb), None) => self.close(now, Cause::RampPassed { stages: climb.stage }),
+            (Phase::Ramping(climb), Some(steps)) if climb.fails(rules, steps, 0) => self.fall(rules, now),
+            _ => self.weigh(rules, now),
         }
     }
 
@@ -330,19 +395,50 @@ impl Machine {
         if ended == 0 {
             return;
         }
-        match trip::verdict(rules, evidence) {
-            Some(true) => self.flip(now, Cause::ProbesPassed { passed: ended - failed }, |machine| {
-                machine.phase = Phase::Closed { since: now };
-            }),
-            Some(false) => {
-                // Where the wait has stopped growing the level stops too, or an outage of a day would take a day to
-                // be forgiven.
-                let grows = trip::base_wait(rules, self.level + 1) > trip::base_wait(rules, self.level);
-                self.level += u32::from(grows);
-                self.trip_at_level(rules, now, Cause::ProbesFailed { failed: failed.max(slow), ended });
-            }
-            None => {}
+        match (trip::verdict(rules, evidence), &rules.ramp) {
+            (Some(true), None) => self.close(now, Cause::ProbesPassed { passed: ended - failed }),
+            (Some(true), Some(_)) => self.climb(rules, now, 0),
+            (Some(false), _) => self.reopen(rules, now, Cause::ProbesFailed { failed: failed.max(slow), ended }),
+            (None, _) => {}
         }
+    }
+
+    fn judge_stage(&mut self, rules: &Rules, now: Stamp, stage: u32, result: Judged) {
+        let (Phase::Ramping(climb), Some(steps)) = (&mut self.phase, &rules.ramp) else { return };
+        let step = climb.judge(rules, steps, now, stage, result);
+        match (step, climb.stage + 1) {
+            (Step::Stay, _) => {}
+            (Step::Up, next) => self.climb(rules, now, next),
+            (Step::Top, stages) => self.close(now, Cause::RampPassed { stages }),
+            (Step::Fall, _) => self.fall(rules, now),
+        }
+    }
+
+    /// Begins a stage of the ramp. The state stays half-open, and so does the generation.
+    fn climb(&mut self, rules: &Rules, now: Stamp, stage: u32) {
+        let Some(steps) = &rules.ramp else { return };
+        let climb = Climb::begin(steps, stage, now);
+        self.facts.push_back(Fact::Stage { stage: climb.show(steps), generation: self.generation, at: now });
+        self.phase = Phase::Ramping(climb);
+    }
+
+    /// The stage that the circuit is in has failed.
+    fn fall(&mut self, rules: &Rules, now: Stamp) {
+        if let Phase::Ramping(Climb { stage, evidence: Evidence { ended, failed, slow }, .. }) = self.phase {
+            self.reopen(rules, now, Cause::RampFailed { stage: stage + 1, failed: failed.max(slow), ended });
+        }
+    }
+
+    fn close(&mut self, now: Stamp, cause: Cause) {
+        self.flip(now, cause, |machine| machine.phase = Phase::Closed { since: now });
+    }
+
+    /// Opens a half-open circuit again, for longer.
+    fn reopen(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
+        // Where the wait has stopped growing the level stops too, or an outage of a day would take a day to be forgiven.
+        let grows = trip::base_wait(rules, self.level + 1) > trip::base_wait(rules, self.level);
+        self.level += u32::from(grows);
+        self.trip_at_level(rules, now, cause);
     }
 
     fn trip(&mut self, rules: &Rules, now: Stamp, cause: Cause) {
@@ -374,11 +470,11 @@ impl Machine {
     }
 
     /// Starts the generation that follows a change, and returns every probe's place: under an override, and after
-    /// one, the results of earlier calls decide nothing.
+    /// one, the results of earlier calls decide nothing. A ramp begins anew, with probes.
     fn flip_from(&mut self, from: State, now: Stamp, cause: Cause) {
         self.generation += 1;
-        if let Phase::HalfOpen(episode) = &mut self.phase {
-            *episode = Episode::default();
+        if matches!(self.phase, Phase::HalfOpen(_) | Phase::Ramping(_)) {
+            self.phase = Phase::HalfOpen(Episode::default());
         }
         let to = self.stored();
         if from != to {
@@ -396,7 +492,7 @@ impl Machine {
             (Some((forced, _)), _) => forced.state(),
             (None, Phase::Closed { .. }) => State::Closed,
             (None, Phase::Open { .. }) => State::Open,
-            (None, Phase::HalfOpen(_)) => State::HalfOpen,
+            (None, Phase::HalfOpen(_) | Phase::Ramping(_)) => State::HalfOpen,
         }
     }
 

@@ -16,6 +16,11 @@ impl Ratio {
     /// 0.29 loses in binary.
     pub(super) fn check(problems: &mut Problems, field: &'static str, rate: f64) -> Self {
         problems.require(rate > 0.0 && rate <= 1.0, field, || rate, "a rate in (0, 1]");
+        Self::of(rate)
+    }
+
+    /// The nearest one there is.
+    pub(super) fn of(rate: f64) -> Self {
         Self(((rate * Self::ONE as f64 + 1e-3) as u32).clamp(1, Self::ONE as u32))
     }
 

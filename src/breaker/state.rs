@@ -21,7 +21,8 @@ pub enum State {
     Closed,
     /// Refuses every call until its wait is over.
     Open,
-    /// Its wait is over: admits as many calls as it has probes, and refuses the rest until they decide.
+    /// Its wait is over: admits as many calls as it has probes, and refuses the rest until they decide; then, with a
+    /// [`Ramp`](crate::Ramp), a growing share of the calls.
     HalfOpen,
     /// Held open by an operator: refuses every call.
     ForcedOpen,
@@ -94,6 +95,20 @@ pub enum Cause {
         /// How many.
         passed: u32,
     },
+    /// A stage of the ramp failed.
+    RampFailed {
+        /// Which one, from 1.
+        stage: u32,
+        /// How many of its calls failed, or were too slow.
+        failed: u32,
+        /// Out of how many that ended.
+        ended: u32,
+    },
+    /// The ramp led up to closed.
+    RampPassed {
+        /// How many stages passed.
+        stages: u32,
+    },
     /// An operator forced the circuit open or closed.
     Forced,
     /// An operator lifted an override.
@@ -115,6 +130,8 @@ impl Cause {
             Self::WaitOver => "wait_over",
             Self::ProbesFailed { .. } => "probes_failed",
             Self::ProbesPassed { .. } => "probes_passed",
+            Self::RampFailed { .. } => "ramp_failed",
+            Self::RampPassed { .. } => "ramp_passed",
             Self::Forced => "forced",
             Self::Cleared => "cleared",
             Self::Expired => "expired",
@@ -135,11 +152,39 @@ impl fmt::Display for Cause {
             Self::ProbesFailed { failed, ended } => write!(f, "{failed} of {ended} probes failed"),
             Self::ProbesPassed { passed: 1 } => f.write_str("the probe passed"),
             Self::ProbesPassed { passed } => write!(f, "{passed} probes passed"),
+            Self::RampFailed { stage, failed, ended } => {
+                write!(f, "{failed} of {ended} calls failed in stage {stage} of the ramp")
+            }
+            Self::RampPassed { stages } => write!(f, "the ramp's stages passed ({stages})"),
             Self::Forced => f.write_str("an operator forced it"),
             Self::Cleared => f.write_str("an operator lifted the override"),
             Self::Expired => f.write_str("the override expired"),
             Self::Reset => f.write_str("an operator reset it"),
         }
+    }
+}
+
+/// Where a half-open circuit is that comes back by a [`Ramp`](crate::Ramp).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RampStage {
+    /// Which stage, from 1.
+    pub number: u32,
+    /// How many stages there are.
+    pub of: u32,
+    /// The share of calls that it admits, in (0, 1].
+    pub share: f64,
+    /// Results that it is judged by so far.
+    pub ended: u32,
+    /// Those among them that were errors.
+    pub failed: u32,
+    /// Those among them that took at least the slow-call threshold.
+    pub slow: u32,
+}
+
+impl fmt::Display for RampStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage {} of {}: {} % of calls", self.number, self.of, self.share * 100.0)
     }
 }
 

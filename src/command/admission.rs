@@ -106,6 +106,7 @@ impl Core {
             Refused::Circuit(Refusal::Open { until }) => (Outcome::ShortCircuited, Reason::CircuitOpen, until),
             Refused::Circuit(Refusal::ForcedOpen { until }) => (Outcome::ShortCircuited, Reason::ForcedOpen, until),
             Refused::Circuit(Refusal::ProbeLimit) => (Outcome::ShortCircuited, Reason::ProbeLimit, Stamp::NEVER),
+            Refused::Circuit(Refusal::Ramp) => (Outcome::ShortCircuited, Reason::Ramp, Stamp::NEVER),
             Refused::Full => (Outcome::Rejected, Reason::ConcurrencyLimit, Stamp::NEVER),
             Refused::Waited => (Outcome::Rejected, Reason::QueueTimeout, Stamp::NEVER),
         };

@@ -144,6 +144,9 @@ impl Core {
                 expired: *expired,
                 at: at.wall_clock(),
             },
+            &Fact::Stage { stage, generation, at } => {
+                Event::RampStage { command, stage, generation, at: at.wall_clock() }
+            }
             &Fact::LeaseExpired { generation, at } => Event::LeaseExpired { command, generation, at: at.wall_clock() },
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::Core;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
-use crate::breaker::state::{Forced, State};
+use crate::breaker::state::{Forced, RampStage, State};
 use crate::config::Config;
 use crate::name::Name;
 use crate::observe::meter::FallbackOutcome;
@@ -44,6 +44,7 @@ pub struct Snapshot {
     peak: u32,
     queued: u32,
     limit: Option<u32>,
+    ramp: Option<RampStage>,
     retry_after: Option<Duration>,
     oldest_in_flight: Option<Duration>,
     hold: Option<Hold>,
@@ -107,6 +108,7 @@ impl Snapshot {
             peak: view.peak.max(in_flight),
             queued: core.slots.waiting(),
             limit,
+            ramp: view.stage,
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
             hold,
@@ -210,6 +212,11 @@ impl Snapshot {
     /// Most calls that may be in flight; `None` without a limit.
     pub fn limit(&self) -> Option<usize> {
         self.limit.map(|limit| limit as usize)
+    }
+
+    /// The stage of its [`Ramp`](crate::Ramp) that a half-open circuit is in, once its probes have passed.
+    pub fn ramp(&self) -> Option<RampStage> {
+        self.ramp
     }
 
     /// How long calls will be refused; `None` when they are not, or not by the clock.

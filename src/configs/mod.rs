@@ -77,6 +77,10 @@ use crate::name::Name;
 /// | `breaker.max_open` | duration, at least `breaker.open_for`, or `"auto"`: 60 s, or `open_for` if longer | `"auto"` |
 /// | `breaker.jitter` | share in [0, 1) | 0.2 |
 /// | `breaker.probes` | at least 1 | 1 |
+/// | `breaker.ramp` | `{ shares, each, min_calls }`, or `"off"` | `"off"` |
+/// | `breaker.ramp.shares` | list of shares in (0, 1], each larger than the one before | |
+/// | `breaker.ramp.each` | duration longer than 0; 1 s where it is not named | |
+/// | `breaker.ramp.min_calls` | at least 1; 5 where it is not named | |
 /// | `breaker.consecutive_failures` | at least 1, or `"off"` | `"off"` |
 /// | `breaker.slow_calls` | `{ rate, threshold }`, or `"off"` | `"off"` |
 /// | `breaker.slow_calls.rate` | rate in (0, 1] | |
@@ -84,7 +88,7 @@ use crate::name::Name;
 /// | `breaker.count_rejections` | `true` or `false` | `false` |
 /// | `breaker.count_cancelled_after` | duration longer than 0, or `"off"` | `"off"` |
 ///
-/// `bulkhead` and `breaker.slow_calls` are replaced as a whole by the level that names them.
+/// `bulkhead`, `breaker.ramp` and `breaker.slow_calls` are replaced as a whole by the level that names them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::section::section;
 use super::value::{Auto, Span, Switch, Whole, Written};
 use crate::breaker::config::{Breaker, Window};
+use crate::breaker::ramp::Ramp;
 use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::Problems;
@@ -47,6 +48,7 @@ section! {
         max_open: Switch<Span, Auto>;
         jitter: f64;
         probes: u32;
+        ramp: Switch<Stages>;
         consecutive_failures: Switch<u32>;
         slow_calls: Switch<SlowCalls>;
         count_rejections: bool;
@@ -70,6 +72,7 @@ impl PartialConfig {
             max_open: _,
             jitter: _,
             probes: _,
+            ramp: _,
             consecutive_failures: _,
             slow_calls: _,
             count_rejections: _,
@@ -165,6 +168,29 @@ impl Whole for SlowCalls {
 
     fn value(&self) -> (f64, Duration) {
         (self.rate, self.threshold.value())
+    }
+}
+
+/// A ramp. What is not said of it is as in [`Ramp::default`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stages {
+    shares: Vec<f64>,
+    each: Option<Span>,
+    min_calls: Option<u32>,
+}
+
+impl Whole for Stages {
+    type Value = Ramp;
+
+    fn of(ramp: &Ramp) -> Self {
+        Self { shares: ramp.shares.clone(), each: Some(Whole::of(&ramp.each)), min_calls: Some(ramp.min_calls) }
+    }
+
+    fn value(&self) -> Ramp {
+        let ramp = Ramp::stages(self.shares.iter().copied());
+        let ramp = self.each.iter().map(Whole::value).fold(ramp, Ramp::each);
+        self.min_calls.into_iter().fold(ramp, Ramp::min_calls)
     }
 }
 

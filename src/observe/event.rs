@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::breaker::state::{Cause, Forced, State};
+use crate::breaker::state::{Cause, Forced, RampStage, State};
 use crate::window::counts::{Counts, Health};
 
 /// Something that happened to a command. `Display` puts it in one line.
@@ -29,6 +29,7 @@ use crate::window::counts::{Counts, Health};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "nearly all events are transitions: a box would save nobody anything")]
 pub enum Event {
     /// The circuit changed its state.
     Transition(Transition),
@@ -88,6 +89,18 @@ pub enum Event {
         /// Generation of the half-open episode.
         generation: u64,
         /// When the place was taken.
+        at: SystemTime,
+    },
+    /// A half-open circuit began a stage of its [`Ramp`](crate::Ramp).
+    #[non_exhaustive]
+    RampStage {
+        /// Name of the command.
+        command: &'static str,
+        /// The stage that began.
+        stage: RampStage,
+        /// Generation of the half-open episode.
+        generation: u64,
+        /// When it began.
         at: SystemTime,
     },
     /// This subscriber was too slow, and so many events before the next one were dropped for it.
@@ -161,7 +174,8 @@ impl Event {
             | Self::OverrideCleared { command, .. }
             | Self::Reconfigured { command, .. }
             | Self::ReloadRejected { command, .. }
-            | Self::LeaseExpired { command, .. } => Some(command),
+            | Self::LeaseExpired { command, .. }
+            | Self::RampStage { command, .. } => Some(command),
             Self::Missed(_) => None,
         }
     }
@@ -190,6 +204,7 @@ impl fmt::Display for Event {
             Self::LeaseExpired { command, generation, .. } => {
                 write!(f, "{command}: a probe of generation {generation} was given up; another call takes its place")
             }
+            Self::RampStage { command, stage, .. } => write!(f, "{command}: coming back, {stage}"),
             Self::Missed(count) => write!(f, "{count} events were missed"),
         }
     }

@@ -1,8 +1,8 @@
 //! The state machine, exhaustively.
 //!
 //! Every interleaving of up to three callers with every way a call can end (success, failure, a request to open,
-//! ignored or cancelled, lost for good), with time, overrides, reset and a live change of the number of probes, driven
-//! through the real [`Machine`] by breadth-first search over all distinct states. The checks hold on every edge, not on
+//! ignored or cancelled, lost for good), with time, overrides, reset and a live change of the number of probes and of the
+//! ramp, driven through the real [`Machine`] by breadth-first search over all distinct states. The checks hold on every edge, not on
 //! sampled runs. What concurrency adds is that the shell calls the machine under a lock, one step at a time; that is
 //! checked apart.
 //!
@@ -13,12 +13,17 @@ use std::time::Duration;
 
 use super::*;
 use crate::breaker::config::Breaker;
+use crate::breaker::ramp::Ramp;
 use crate::error::Problems;
 
-const CALLERS: usize = 3;
 const MIN_CALLS: u32 = 2;
 const OPEN_FOR: u64 = 2;
 const LEASE: u64 = 3;
+/// Shorter than the wait, so that what a stage admits, and what it refuses, comes while it lasts.
+const STAGE: u64 = 1;
+const STAGES: [f64; 2] = [0.5, 1.0];
+/// A stage is followed for so many results: more of them bring nothing new, and would never end.
+const RESULTS: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -28,7 +33,14 @@ enum Step {
     Force(Forced, Option<u64>),
     Clear,
     Reset,
-    Probes(u32),
+    Rules(Wanted),
+}
+
+/// What may change live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Wanted {
+    probes: u32,
+    ramp: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +54,21 @@ enum End {
     Lost,
 }
 
+/// How far a search goes: the callers there are, and what may change live.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    callers: usize,
+    wanted: &'static [Wanted],
+}
+
+const ONE_PROBE: Wanted = Wanted { probes: 1, ramp: false };
+
+const PROBES: Scope = Scope { callers: 3, wanted: &[ONE_PROBE, Wanted { probes: 2, ramp: false }] };
+
+/// A ramp has more states than probes have, and holds nothing that a third caller could want.
+const RAMPS: Scope =
+    Scope { callers: 2, wanted: &[ONE_PROBE, Wanted { probes: 1, ramp: true }, Wanted { probes: 2, ramp: true }] };
+
 /// A bug in the shell around the machine, which the search must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Planted {
@@ -50,13 +77,18 @@ enum Planted {
     NeutralKeepsItsPlace,
     LeaseNeverEnds,
     AdmitsUnasked,
+    NeutralIsSuccess,
+    StagesAreNotTold,
+    OffersAreForgotten,
 }
 
 /// The machine with the little of its shell that matters: who is in flight, and what this generation has seen.
 #[derive(Debug)]
 struct World {
     machine: Machine,
+    scope: Scope,
     rules: Rules,
+    wanted: Wanted,
     now: Stamp,
     in_flight: Vec<Ticket>,
     lost: bool,
@@ -70,25 +102,31 @@ struct World {
 /// What distinguishes worlds: times as they are from now on, generations as "current or not".
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    phase: (u8, u64, Vec<u64>, [u32; 2]),
+    phase: (u8, [u64; 3], Vec<u64>, [u32; 3]),
     holds: [Option<u64>; 2],
-    in_flight: Vec<(bool, Option<usize>)>,
+    in_flight: Vec<(bool, Option<usize>, Option<u32>)>,
     lost: bool,
     health: (u64, u64),
-    probes: [u32; 2],
+    wanted: Wanted,
+    most_probes: u32,
 }
 
-fn rules(probes: u32) -> Rules {
-    let breaker = Breaker::error_rate(0.5).min_calls(MIN_CALLS).probes(probes);
+fn rules(Wanted { probes, ramp }: Wanted) -> Rules {
+    let mut breaker = Breaker::error_rate(0.5).min_calls(MIN_CALLS).probes(probes);
+    if ramp {
+        breaker = breaker.ramp(Ramp::stages(STAGES).each(Duration::from_nanos(STAGE)).min_calls(2));
+    }
     breaker.growth(1.0).jitter(0.0).open_for(Duration::from_nanos(OPEN_FOR)).check(&mut Problems::default())
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(scope: Scope) -> Self {
         let now = Stamp::from_nanos(0);
         let machine = Machine::new(now, || 0.5);
         let (health, told) = (Health::default(), State::Closed);
-        Self { machine, rules: rules(1), now, in_flight: Vec::new(), lost: false, health, most_probes: 1, told }
+        let wanted = ONE_PROBE;
+        let (rules, in_flight) = (rules(wanted), Vec::new());
+        Self { machine, scope, rules, wanted, now, in_flight, lost: false, health, most_probes: 1, told }
     }
 
     fn fork(&self) -> Self {
@@ -112,16 +150,23 @@ impl World {
             _ => &[],
         };
         let phase = match &self.machine.phase {
-            Phase::Closed { .. } => (0, 0, Vec::new(), [0, 0]),
-            Phase::Open { until } => (1, left(*until), Vec::new(), [0, 0]),
+            Phase::Closed { .. } => (0, [0; 3], Vec::new(), [0; 3]),
+            Phase::Open { until } => (1, [left(*until), 0, 0], Vec::new(), [0; 3]),
             Phase::HalfOpen(episode) => {
                 let leases = out.iter().map(|probe| left(probe.lease_ends)).collect();
-                (2, 0, leases, [episode.evidence.ended, episode.evidence.failed])
+                (2, [0; 3], leases, [episode.evidence.ended, episode.evidence.failed, 0])
+            }
+            Phase::Ramping(Climb { stage, since, last, credit, evidence }) => {
+                let moments = [since, last].map(|moment| left(moment.plus(STAGE)));
+                (3, [moments[0], moments[1], *credit], Vec::new(), [*stage, evidence.ended, evidence.failed])
             }
         };
-        let place = |ticket: &Ticket| out.iter().position(|probe| Some(probe.id) == ticket.probe);
-        let mut in_flight: Vec<_> =
-            self.in_flight.iter().map(|ticket| (ticket.word == self.machine.word(), place(ticket))).collect();
+        let place = |ticket: &Ticket| out.iter().position(|probe| Pass::Probe(probe.id) == ticket.pass);
+        let mut in_flight: Vec<_> = self
+            .in_flight
+            .iter()
+            .map(|ticket| (ticket.word == self.machine.word(), place(ticket), stage_of(ticket)))
+            .collect();
         in_flight.sort_unstable();
         Key {
             phase,
@@ -129,16 +174,19 @@ impl World {
             in_flight,
             lost: self.lost,
             health: (self.health.errors.min(MIN_CALLS.into()), self.health.total.min(MIN_CALLS.into())),
-            probes: [self.rules.probes, self.most_probes],
+            wanted: self.wanted,
+            most_probes: self.most_probes,
         }
     }
 
     fn steps(&self) -> Vec<Step> {
-        let mut steps = vec![Step::Tick, Step::Clear, Step::Reset, Step::Probes(1), Step::Probes(2)];
+        let mut steps = vec![Step::Tick, Step::Clear, Step::Reset];
+        steps.extend(self.scope.wanted.iter().copied().map(Step::Rules));
         for forced in [Forced::Open, Forced::Closed] {
             steps.extend([Step::Force(forced, None), Step::Force(forced, Some(1))]);
         }
-        if self.in_flight.len() < CALLERS {
+        let enough = matches!(&self.machine.phase, Phase::Ramping(climb) if climb.evidence.ended >= RESULTS);
+        if self.in_flight.len() < self.scope.callers && !enough {
             steps.push(Step::Admit);
         }
         for caller in 0..self.in_flight.len() {
@@ -152,14 +200,16 @@ impl World {
     fn take(&mut self, step: Step, planted: Planted) -> Result<(), String> {
         let (word, state, now) = (self.machine.word(), self.machine.state(self.now), self.now);
         let until = self.machine.until();
+        let stage = self.stage();
+        let caller = if let Step::End(caller, _) = step { Some(self.in_flight[caller]) } else { None };
         let mut late = false;
         match step {
             Step::Tick => self.now = now.plus(1),
             Step::Clear => self.machine.clear_override(now),
             Step::Reset => self.machine.reset(now),
-            Step::Probes(probes) => {
-                self.rules = rules(probes);
-                self.most_probes = self.most_probes.max(probes);
+            Step::Rules(wanted) => {
+                (self.rules, self.wanted) = (rules(wanted), wanted);
+                self.most_probes = self.most_probes.max(wanted.probes);
                 self.machine.reconsider(&self.rules, now);
             }
             Step::Force(forced, expiry) => {
@@ -168,11 +218,14 @@ impl World {
             }
             Step::Admit => {
                 let lease = if planted == Planted::LeaseNeverEnds { u64::MAX } else { LEASE };
+                if planted != Planted::OffersAreForgotten {
+                    self.machine.offer(&self.rules);
+                }
                 let peeked = self.machine.peek(&self.rules, now);
                 let mut admitted = self.machine.admit(&self.rules, now, lease);
                 check(peeked == admitted.map(drop), "peek and admit disagree")?;
                 if planted == Planted::AdmitsUnasked && admitted == Err(Refusal::ProbeLimit) {
-                    admitted = Ok(Ticket { word: self.machine.word(), probe: Some(0) });
+                    admitted = Ok(Ticket { word: self.machine.word(), pass: Pass::Probe(0) });
                 }
                 let refuses = matches!(state, State::Open | State::ForcedOpen);
                 check(!(refuses && admitted.is_ok()), "admitted although open")?;
@@ -180,14 +233,20 @@ impl World {
                 self.in_flight.extend(admitted);
             }
             Step::End(caller, end) => {
-                let ticket = self.in_flight.swap_remove(caller);
+                let mut ticket = self.in_flight.swap_remove(caller);
+                if let (Planted::StagesAreNotTold, Phase::Ramping(climb), Pass::Stage(_)) =
+                    (planted, &self.machine.phase, ticket.pass)
+                {
+                    ticket.pass = Pass::Stage(climb.stage);
+                }
                 late = !self.machine.is_current(ticket);
                 self.end(ticket, end, late && planted != Planted::LateResultsDecide, planted);
             }
         }
         self.listen(word)?;
+        self.check_stage(step, stage, caller)?;
         self.check_edge(step, word, late, until)?;
-        self.check_world()
+        self.check_world(planted)
     }
 
     fn end(&mut self, ticket: Ticket, end: End, late: bool, planted: Planted) {
@@ -197,6 +256,7 @@ impl World {
             (End::OpenFor(wait), true) => self.machine.prolong(self.now, wait),
             (_, true) => {}
             (End::Neutral, false) if planted == Planted::NeutralKeepsItsPlace => {}
+            (End::Neutral, false) if planted == Planted::NeutralIsSuccess => self.judge(ticket, judged(false, None)),
             (End::Neutral, false) => self.machine.give_back(ticket),
             (End::Success, false) => self.judge(ticket, judged(false, None)),
             (End::Failure, false) => self.judge(ticket, judged(true, None)),
@@ -223,6 +283,34 @@ impl World {
         check(self.told == self.machine.stored(), "a change of state was not told")
     }
 
+    /// The stage of the ramp that the machine is in.
+    fn stage(&self) -> Option<u32> {
+        if let Phase::Ramping(climb) = &self.machine.phase { Some(climb.stage) } else { None }
+    }
+
+    /// Up the ramp by a success that the stage below let in, one stage at a time; down never but to open.
+    fn check_stage(&self, step: Step, before: Option<u32>, caller: Option<Ticket>) -> Result<(), String> {
+        let after = self.stage();
+        let rises = match (before, after) {
+            (None, Some(after)) => after == 0,
+            (Some(before), Some(after)) => after == before + 1,
+            // From the last stage to closed; to anything else is no rise.
+            (Some(_), None) => self.machine.stored() == State::Closed && !matches!(step, Step::Reset | Step::Rules(_)),
+            (None, None) => false,
+        };
+        if rises {
+            let by_success = matches!(step, Step::End(_, End::Success));
+            // Probes that are judged again because fewer are wanted have passed by their successes.
+            check(
+                by_success || before.is_none() && matches!(step, Step::Rules(_)),
+                "a stage passed without a success",
+            )?;
+            let own = caller.is_none_or(|ticket| stage_of(&ticket) == before);
+            check(own, "a stage passed by a call of another")?;
+        }
+        check(rises || after.is_none() || after == before, "the ramp leads down, or leaves a stage out")
+    }
+
     fn check_edge(&mut self, step: Step, before: Word, late: bool, until: Stamp) -> Result<(), String> {
         let after = self.machine.word();
         if after != before {
@@ -244,11 +332,11 @@ impl World {
         check(step != Step::Tick || after == before, "time alone changed the state")
     }
 
-    fn check_world(&self) -> Result<(), String> {
+    fn check_world(&self, planted: Planted) -> Result<(), String> {
         if let Phase::HalfOpen(episode) = &self.machine.phase {
             let leased = |ticket: &&Ticket| {
-                let place = episode.out.iter().find(|probe| Some(probe.id) == ticket.probe);
-                place.map_or(ticket.probe == Some(0), |probe| self.now < probe.lease_ends)
+                let place = episode.out.iter().find(|probe| Pass::Probe(probe.id) == ticket.pass);
+                place.map_or(ticket.pass == Pass::Probe(0), |probe| self.now < probe.lease_ends)
             };
             let current = self.in_flight.iter().filter(|ticket| ticket.word == self.machine.word());
             check(current.filter(leased).count() <= self.most_probes as usize, "more probes than places")?;
@@ -258,9 +346,27 @@ impl World {
         let forever = self.machine.holds[Forced::Open as usize].as_ref().is_some_and(|hold| hold.until == Stamp::NEVER);
         let mut later = self.fork();
         later.now = self.now.plus(OPEN_FOR.max(LEASE) + 3);
+        later.machine.offer(&later.rules);
         let admitted = later.machine.admit(&later.rules, later.now, LEASE).is_ok();
-        check(forever || admitted, "wedged")
+        check(forever || admitted, "wedged")?;
+        // A ramp is worth its name only if the next call, or the one after it, gets in without any time passing.
+        if let Phase::Ramping(_) = self.machine.phase {
+            let mut now = self.fork();
+            let admits = |world: &mut Self| {
+                if planted != Planted::OffersAreForgotten {
+                    world.machine.offer(&world.rules);
+                }
+                world.machine.admit(&world.rules, world.now, LEASE).is_ok()
+            };
+            check(admits(&mut now) || admits(&mut now), "a stage of one half refused two calls in a row")?;
+        }
+        Ok(())
     }
+}
+
+/// The stage that a call was admitted in.
+fn stage_of(ticket: &Ticket) -> Option<u32> {
+    if let Pass::Stage(stage) = ticket.pass { Some(stage) } else { None }
 }
 
 fn check(holds: bool, otherwise: &str) -> Result<(), String> {
@@ -268,9 +374,9 @@ fn check(holds: bool, otherwise: &str) -> Result<(), String> {
 }
 
 /// States and edges seen, or the shortest way to a violation.
-fn explore(planted: Planted) -> Result<(usize, usize), (String, Vec<Step>)> {
-    let mut seen = HashSet::from([World::new().key()]);
-    let mut frontier = VecDeque::from([(World::new(), Vec::new())]);
+fn explore(scope: Scope, planted: Planted) -> Result<(usize, usize), (String, Vec<Step>)> {
+    let mut seen = HashSet::from([World::new(scope).key()]);
+    let mut frontier = VecDeque::from([(World::new(scope), Vec::new())]);
     let mut edges = 0;
     while let Some((world, path)) = frontier.pop_front() {
         for step in world.steps() {
@@ -289,20 +395,26 @@ fn explore(planted: Planted) -> Result<(usize, usize), (String, Vec<Step>)> {
 /// S1 to S6, S9, R4: on every edge of the whole state space.
 #[test]
 fn every_reachable_state_keeps_the_promises() {
-    let (states, edges) = explore(Planted::Nothing).unwrap_or_else(|(violation, way)| panic!("{violation}: {way:?}"));
-    println!("{states} states, {edges} edges");
-    assert!(states > 1_000, "the search has collapsed: {states} states");
+    for (scope, least) in [(PROBES, 8_000), (RAMPS, 8_000)] {
+        let found = explore(scope, Planted::Nothing);
+        let (states, edges) = found.unwrap_or_else(|(violation, way)| panic!("{violation}: {way:?}"));
+        println!("{states} states, {edges} edges");
+        assert!(states > least, "the search has collapsed: {states} states");
+    }
 }
 
 #[test]
 fn the_search_finds_each_planted_bug() {
-    for (planted, expected) in [
-        (Planted::LateResultsDecide, "a late result changed the state"),
-        (Planted::NeutralKeepsItsPlace, "a place is held by nobody"),
-        (Planted::LeaseNeverEnds, "wedged"),
-        (Planted::AdmitsUnasked, "more probes than places"),
+    for (scope, planted, expected) in [
+        (PROBES, Planted::LateResultsDecide, "a late result changed the state"),
+        (PROBES, Planted::NeutralKeepsItsPlace, "a place is held by nobody"),
+        (PROBES, Planted::LeaseNeverEnds, "wedged"),
+        (PROBES, Planted::AdmitsUnasked, "more probes than places"),
+        (PROBES, Planted::NeutralIsSuccess, "closed without a probe's success"),
+        (RAMPS, Planted::StagesAreNotTold, "a stage passed by a call of another"),
+        (RAMPS, Planted::OffersAreForgotten, "a stage of one half refused two calls in a row"),
     ] {
-        let (violation, way) = explore(planted).expect_err("a planted bug was not found");
+        let (violation, way) = explore(scope, planted).expect_err("a planted bug was not found");
         assert_eq!(violation, expected, "{planted:?} by {way:?}");
     }
 }
