@@ -27,7 +27,8 @@
 //!   of 4 calls reaches the threshold by chance in 5 % of all windows, one of 20 calls in less than one in 100,000. Keep
 //!   `min_calls` at 20 or above, and the window long enough that it fills: `min_calls / rate` seconds at least.
 //! * **`consecutive_failures`** trips where traffic is too thin for a rate: ten calls an hour never make a window.
-//! * **`slow_calls`** trips on a dependency that answers, but too late to be of use, before it fills every slot.
+//! * **`slow_calls`** trips on a dependency that answers, but too late to be of use, before it fills every slot; with
+//!   **`count_in_flight`** also on one that does not answer at all, and then without waiting for the timeouts.
 //! * **`open_for`** is how long the dependency gets to recover before it is asked again. It grows while probes fail.
 //! * **`probes`.** One probe makes a quick decision on thin evidence; three to five cost a little more of a dependency
 //!   that is still down, and close a circuit on more than luck.

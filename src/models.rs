@@ -120,7 +120,7 @@ fn enter(flow: &Flow, circuit: &Circuit) -> Ticket {
 }
 
 fn end(circuit: &Circuit, ticket: Ticket, outcome: Outcome) {
-    circuit.record(at(1), ticket, Ending { outcome, elapsed: 1, open_for: None }, Some(LaneId::FIRST));
+    circuit.record(at(1), ticket, Ending { outcome, elapsed: 1, open_for: None, overdue: false }, Some(LaneId::FIRST));
 }
 
 /// S4, R2: a success that is being counted while the circuit goes from closed by way of open to closed is counted once,

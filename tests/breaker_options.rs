@@ -1,9 +1,15 @@
-//! The breaker's options, each off by default: trips that are sure of their rate.
+//! The breaker's options, each off by default: trips that are sure of their rate, and calls in flight that count.
 
 mod support;
 
-use fusebox::{Cause, State};
-use support::{command, health, play, rate, transitions};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use fusebox::{Breaker, Cause, Command, Error, Event, Ramp, State};
+use futures::{FutureExt, StreamExt};
+use support::{Failure, advance, command, ended, hang, health, ms, play, poll, rate, secs, transitions};
+use tokio::sync::oneshot;
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_that_may_be_luck_trips_only_without_a_level_of_confidence() {
@@ -30,4 +36,317 @@ async fn a_level_of_confidence_is_changed_live_and_does_not_replace_min_calls() 
     assert_eq!((command.state(), command.snapshot().config().breaker.confidence), (State::Closed, Some(0.95)));
     play(&command, "S").await;
     assert_eq!(command.state(), State::Open, "6 of 7");
+}
+
+// ---- calls in flight ----
+
+/// Slow from 100 ms on, at half of the calls, from `min_calls` on; and no other rule.
+fn slow(min_calls: u32) -> Breaker {
+    let breaker = Breaker::disabled().min_calls(min_calls).jitter(0.0).growth(1.0).open_for(secs(1));
+    breaker.slow_calls(0.5, ms(100)).count_in_flight(true)
+}
+
+/// So many calls that hang, polled once.
+fn hanging(command: &Command, calls: usize) -> Vec<Hanging<'_>> {
+    let mut calls: Vec<Hanging<'_>> = (0..calls).map(|_| Box::pin(command.run(hang)) as Hanging<'_>).collect();
+    for call in &mut calls {
+        assert_eq!(poll(call), None);
+    }
+    calls
+}
+
+type Hanging<'c> = Pin<Box<dyn Future<Output = Result<u32, Error<Failure>>> + 'c>>;
+
+/// Moves time on and polls all calls, as a runtime would; none may end.
+async fn wait(calls: &mut [Hanging<'_>], by: Duration) {
+    advance(by).await;
+    for call in calls {
+        assert_eq!(poll(call), None);
+    }
+}
+
+/// Errors, total, slow, overdue.
+fn figures(command: &Command) -> [u64; 4] {
+    let health = command.snapshot().health();
+    [health.errors, health.total, health.slow, health.overdue]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_falls_silent_opens_the_circuit_at_the_slow_threshold_without_any_traffic() {
+    let command = command(slow(20));
+    let mut events = command.subscribe();
+    play(&command, "SSSSSSSSSS").await;
+    let calls = (0..10).map(|_| {
+        let command = command.clone();
+        tokio::spawn(async move { command.run(hang).timeout(secs(5)).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    let began = tokio::time::Instant::now();
+    tokio::time::sleep(ms(99)).await;
+    assert_eq!(command.state(), State::Closed);
+    let Some(Event::Transition(opened)) = events.next().await else { panic!("a transition") };
+    assert_eq!(began.elapsed(), ms(100));
+    assert_eq!(opened.cause, Cause::SlowCalls { threshold: 0.5 });
+    let health = opened.report.health;
+    assert_eq!((health.errors, health.total, health.slow, health.overdue), (0, 20, 10, 10));
+    assert!(opened.to_string().contains("10 were slow, 10 of them still in flight"), "{opened}");
+    for call in calls {
+        assert!(matches!(call.await.expect("it ends"), Err(Error::TimedOut(t)) if t.elapsed() == secs(5)));
+    }
+    assert_eq!((ended(&command, "timed_out"), command.snapshot().late_outcomes()), (10, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_option_a_silent_dependency_is_noticed_by_its_timeouts() {
+    let command = command(slow(1).count_in_flight(false));
+    let mut calls = hanging(&command, 1);
+    wait(&mut calls, ms(999)).await;
+    assert_eq!((command.state(), figures(&command)), (State::Closed, [0; 4]));
+    advance(ms(1)).await;
+    assert!(matches!(poll(&mut calls[0]), Some(Err(Error::TimedOut(_)))));
+    assert_eq!(command.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_true_outcome_takes_the_place_of_the_provisional_one() {
+    for breaker in [slow(99), slow(99).last_calls(100)] {
+        let command = command(breaker);
+        let (done, answer) = oneshot::channel();
+        let mut answered: Hanging<'_> = Box::pin(command.run(|| async { answer.await.expect("an answer") }));
+        assert_eq!(poll(&mut answered), None);
+        let mut calls = hanging(&command, 3);
+        wait(&mut calls, ms(99)).await;
+        assert_eq!(figures(&command), [0, 0, 0, 0]);
+        wait(&mut calls, ms(1)).await;
+        assert_eq!(poll(&mut answered), None);
+        assert_eq!(figures(&command), [0, 4, 4, 4]);
+        wait(&mut calls, ms(500)).await;
+        assert_eq!(figures(&command), [0, 4, 4, 4], "once");
+
+        done.send(Ok(1)).expect("it waits");
+        assert_eq!(poll(&mut answered), Some(Ok(1)));
+        assert_eq!(figures(&command), [0, 4, 4, 3]);
+        calls.pop();
+        assert_eq!(figures(&command), [0, 3, 3, 2], "dropped, it has not counted");
+        advance(ms(400)).await;
+        for mut call in calls {
+            assert!(matches!(poll(&mut call), Some(Err(Error::TimedOut(t))) if t.elapsed() == secs(1)));
+        }
+        assert_eq!(figures(&command), [2, 3, 3, 0]);
+        assert_eq!(command.snapshot().in_flight(), 0);
+    }
+}
+
+/// What counted provisionally in one generation is neither taken off nor added in another.
+#[tokio::test(start_paused = true)]
+async fn a_provisional_outcome_ends_with_its_generation() {
+    let command = command(slow(99));
+    let mut calls = hanging(&command, 4);
+    wait(&mut calls, ms(100)).await;
+    assert_eq!(figures(&command), [0, 4, 4, 4]);
+    command.reset();
+    assert_eq!(figures(&command), [0; 4]);
+    let mut next = hanging(&command, 2);
+    wait(&mut next, ms(100)).await;
+    wait(&mut calls, ms(0)).await;
+    assert_eq!(figures(&command), [0, 2, 2, 2]);
+    drop(calls);
+    assert_eq!(figures(&command), [0, 2, 2, 2], "theirs was another generation");
+    assert_eq!(command.snapshot().late_outcomes(), 4);
+    drop(next);
+    assert_eq!(figures(&command), [0; 4]);
+}
+
+/// A live change of the rules loses no count, and does not count twice.
+#[tokio::test(start_paused = true)]
+async fn a_live_change_keeps_what_counts_provisionally() {
+    let command = command(slow(99));
+    let (done, answer) = oneshot::channel();
+    let mut answered: Hanging<'_> = Box::pin(command.run(|| async { answer.await.expect("an answer") }));
+    assert_eq!(poll(&mut answered), None);
+    advance(ms(100)).await;
+    assert_eq!(poll(&mut answered), None);
+    let change = |breaker: Breaker| command.reconfigure(|c| c.breaker(breaker)).expect("a good configuration");
+    change(slow(99).last_calls(5));
+    assert_eq!(figures(&command), [0, 1, 1, 1]);
+    change(slow(99).slow_calls(0.5, secs(9)));
+    assert_eq!(figures(&command), [0, 1, 1, 1]);
+    // By the rules of now it is not slow, and takes the way of a call that never was.
+    done.send(Ok(1)).expect("it waits");
+    assert_eq!(poll(&mut answered), Some(Ok(1)));
+    assert_eq!(figures(&command), [0, 1, 0, 0]);
+    // Armed for the threshold, and then nobody asks any more.
+    change(slow(99));
+    let mut calls = hanging(&command, 1);
+    change(slow(99).count_in_flight(false));
+    wait(&mut calls, ms(100)).await;
+    assert_eq!(figures(&command), [0, 1, 0, 0]);
+    advance(ms(900)).await;
+    assert!(matches!(poll(&mut calls[0]), Some(Err(Error::TimedOut(_)))));
+}
+
+/// Calls in flight are the newest of the last n: old successes do not hide them.
+#[tokio::test(start_paused = true)]
+async fn among_the_last_n_calls_those_in_flight_take_the_places_of_the_oldest() {
+    let command = command(slow(10).last_calls(10));
+    play(&command, "SSSSSSSSSS").await;
+    let mut calls = hanging(&command, 5);
+    wait(&mut calls[..4], ms(100)).await;
+    assert_eq!((command.state(), figures(&command)), (State::Closed, [0, 10, 4, 4]));
+    let mut events = command.subscribe();
+    assert_eq!(poll(&mut calls[4]), None);
+    assert_eq!(transitions(&mut events)[0].cause, Cause::SlowCalls { threshold: 0.5 });
+}
+
+/// A call that hangs is no success that would thin the errors out.
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_do_not_hide_the_calls_that_fail() {
+    let mut breaker = slow(4).slow_calls(1.0, ms(100));
+    breaker.error_rate = Some(0.5);
+    let command = command(breaker);
+    play(&command, "SF").await;
+    let mut calls = hanging(&command, 10);
+    wait(&mut calls, ms(100)).await;
+    assert_eq!((command.state(), figures(&command)), (State::Closed, [1, 12, 10, 10]), "2 have ended, of 4 wanted");
+    assert_eq!(command.snapshot().health().error_rate(), Some(0.5));
+    let mut events = command.subscribe();
+    play(&command, "FS").await;
+    assert_eq!(transitions(&mut events)[0].cause, Cause::ErrorRate { threshold: 0.5 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_opens_the_circuit_again_at_the_threshold() {
+    let command = command(slow(1).consecutive_failures(1));
+    play(&command, "F").await;
+    advance(secs(1)).await;
+    let mut events = command.subscribe();
+    let mut probe = hanging(&command, 1);
+    wait(&mut probe, ms(100)).await;
+    assert_eq!((command.state(), command.snapshot().retry_after()), (State::Open, Some(secs(1))));
+    assert_eq!(transitions(&mut events)[1].cause, Cause::ProbesFailed { failed: 1, ended: 1 });
+}
+
+/// Of three probes two must be slow: one that hangs does not decide, and gives its place back when it is dropped.
+#[tokio::test(start_paused = true)]
+async fn probes_that_hang_decide_as_soon_as_there_are_enough_of_them() {
+    let command = command(slow(1).consecutive_failures(1).probes(3));
+    play(&command, "F").await;
+    advance(secs(1)).await;
+    let mut probes = hanging(&command, 1);
+    wait(&mut probes, ms(100)).await;
+    probes.clear();
+    probes = hanging(&command, 3);
+    wait(&mut probes[..1], ms(100)).await;
+    assert_eq!(command.state(), State::HalfOpen);
+    assert_eq!(poll(&mut probes[1]), None);
+    assert_eq!(command.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_of_a_ramp_fails_by_calls_that_hang() {
+    let command = command(slow(1).consecutive_failures(9).ramp(Ramp::stages([1.0]).min_calls(4)));
+    command.force_open("test", Some(ms(1)));
+    command.reconfigure(|c| c.map_breaker(|b| b.consecutive_failures(1))).expect("a good configuration");
+    advance(ms(1)).await;
+    play(&command, "F").await;
+    command.reconfigure(|c| c.map_breaker(|b| b.consecutive_failures(9))).expect("a good configuration");
+    advance(secs(1)).await;
+    play(&command, "S").await;
+    let mut events = command.subscribe();
+    let mut calls = hanging(&command, 3);
+    wait(&mut calls[..1], ms(100)).await;
+    let stage = command.snapshot().ramp().expect("it is on its ramp");
+    assert_eq!((stage.ended, stage.slow), (1, 1));
+    drop(calls.remove(0));
+    assert_eq!(command.snapshot().ramp().map(|stage| stage.slow), Some(0), "dropped, it has not counted");
+    assert_eq!(poll(&mut calls[0]), None);
+    assert_eq!(command.state(), State::HalfOpen);
+    assert_eq!(poll(&mut calls[1]), None);
+    assert_eq!(transitions(&mut events)[0].cause, Cause::RampFailed { stage: 1, failed: 2, ended: 2 });
+}
+
+/// What is ready at once arms no timer: it needs no runtime.
+#[test]
+fn calls_that_are_ready_at_once_pay_for_no_timer() {
+    let command = command(slow(1));
+    let answer = command.run(async || Ok::<_, Failure>(1)).now_or_never();
+    assert_eq!(answer, Some(Ok(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_timeout_counts_too_and_a_shorter_timeout_goes_first() {
+    let command = command(slow(99));
+    let mut endless: Hanging<'_> = Box::pin(command.run(hang).no_timeout());
+    let mut short: Hanging<'_> = Box::pin(command.run(hang).timeout(ms(100)));
+    assert_eq!((poll(&mut endless), poll(&mut short)), (None, None));
+    advance(ms(100)).await;
+    assert!(matches!(poll(&mut short), Some(Err(Error::TimedOut(_)))));
+    assert_eq!((poll(&mut endless), figures(&command)), (None, [1, 2, 2, 1]));
+    advance(secs(1_000)).await;
+    assert_eq!((poll(&mut endless), figures(&command)), (None, [0, 1, 1, 1]), "it never leaves the window");
+}
+
+/// The timeout holds to the moment after the alarm, however late the task is polled.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_polled_late_times_out_all_the_same() {
+    let command = command(slow(99));
+    let mut calls = hanging(&command, 1);
+    advance(secs(3)).await;
+    assert!(matches!(poll(&mut calls[0]), Some(Err(Error::TimedOut(t))) if t.limit() == secs(1)));
+    assert_eq!(figures(&command), [1, 1, 1, 0]);
+}
+
+/// Random lives of calls, resets and changes of the window among them: what is overdue is what is in flight, old enough and
+/// of this generation.
+#[tokio::test(start_paused = true)]
+async fn what_is_overdue_is_what_is_in_flight_and_old_enough() {
+    let mut random = fastrand::Rng::with_seed(4);
+    for round in 0..40 {
+        let never = slow(1_000_000);
+        let command = command(if round % 2 == 0 { never.window(secs(3_600)) } else { never.last_calls(100_000) });
+        let mut calls: Vec<(Hanging<'_>, Option<oneshot::Sender<_>>, Duration, u32)> = Vec::new();
+        let (mut now, mut generation, mut ended) = (Duration::ZERO, 0, [0_u64; 3]);
+        for _ in 0..120 {
+            match random.u32(..10) {
+                0..3 => {
+                    let (done, answer) = oneshot::channel();
+                    let mut call: Hanging<'_> =
+                        Box::pin(command.run(|| async { answer.await.expect("an answer") }).no_timeout());
+                    assert_eq!(poll(&mut call), None);
+                    calls.push((call, Some(done), now, generation));
+                }
+                3..6 => {
+                    let by = ms(random.u64(..80));
+                    advance(by).await;
+                    now += by;
+                    for (call, ..) in &mut calls {
+                        assert_eq!(poll(call), None);
+                    }
+                }
+                6..9 if !calls.is_empty() => {
+                    let (mut call, done, began, of) = calls.swap_remove(random.usize(..calls.len()));
+                    let result = [Ok(1), Err("down")][random.usize(..2)];
+                    if random.bool() {
+                        done.expect("once").send(result).expect("it waits");
+                        assert!(poll(&mut call).is_some());
+                        if of == generation {
+                            ended[0] += u64::from(result.is_err());
+                            ended[1] += 1;
+                            ended[2] += u64::from(now - began >= ms(100));
+                        }
+                    }
+                }
+                9 if random.u32(..4) == 0 => {
+                    command.reset();
+                    (generation, ended) = (generation + 1, [0; 3]);
+                }
+                _ => {}
+            }
+            let is_overdue = |(_, _, began, of): &&(_, _, Duration, u32)| *of == generation && now - *began >= ms(100);
+            let overdue = calls.iter().filter(is_overdue).count() as u64;
+            assert_eq!(figures(&command), [ended[0], ended[1] + overdue, ended[2] + overdue, overdue]);
+        }
+        drop(calls);
+        assert_eq!((figures(&command)[3], command.snapshot().in_flight()), (0, 0));
+    }
 }

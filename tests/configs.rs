@@ -285,7 +285,7 @@ prop_compose! {
         ramp in proptest::option::of((0.001..=1.0, span(), 1..u32::MAX)),
         consecutive_failures in proptest::option::of(1..u32::MAX),
         slow_calls in proptest::option::of((0.001..=1.0, span())),
-        count_rejections in any::<bool>(),
+        (count_in_flight, count_rejections) in any::<(bool, bool)>(),
         count_cancelled_after in proptest::option::of(span()),
     ) -> Breaker {
         let mut breaker = Breaker::default();
@@ -301,6 +301,7 @@ prop_compose! {
         breaker.ramp = ramp.map(|(share, each, calls)| Ramp::stages([share / 2.0, share]).each(each).min_calls(calls));
         breaker.consecutive_failures = consecutive_failures;
         breaker.slow_calls = slow_calls;
+        breaker.count_in_flight = count_in_flight && slow_calls.is_some();
         breaker.count_rejections = count_rejections;
         breaker.count_cancelled_after = count_cancelled_after;
         breaker

@@ -23,6 +23,8 @@ pub(crate) struct Books {
     /// How many calls the window held when the rules last judged it; `None` if it has lost some since, or the rules have
     /// changed.
     judged: Option<u64>,
+    /// Calls of this generation in flight that count as slow.
+    overdue: u32,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl Books {
             good: Extended::default(),
             recent: new_recent(span),
             judged: None,
+            overdue: 0,
         }
     }
 
@@ -73,10 +76,21 @@ impl Books {
         }
     }
 
+    /// A call in flight counts as slow from here on.
+    pub(crate) fn add_overdue(&mut self) {
+        self.overdue += 1;
+    }
+
+    /// It has ended, and is counted by its outcome instead; of this generation.
+    pub(crate) fn end_overdue(&mut self) {
+        self.overdue -= 1;
+    }
+
     /// From here on only new calls count for the circuit.
     pub(crate) fn begin_generation(&mut self, now: Stamp, generation: u64, tally: &Tally) {
         self.floor = (now, tally.begin_generation(generation));
         self.judged = None;
+        self.overdue = 0;
         if let Some(recent) = &mut self.recent {
             recent.fresh.clear();
         }
@@ -106,8 +120,8 @@ impl Books {
     /// What the circuit judges by.
     pub(crate) fn health(&self, tally: &Tally) -> Health {
         match &self.recent {
-            Some(recent) => recent.fresh.health(),
-            None => tally.read().health_since(self.base()),
+            Some(recent) => recent.fresh.health_with(self.overdue.into()),
+            None => tally.read().health_since(self.base()).with_overdue(self.overdue.into()),
         }
     }
 
@@ -154,13 +168,14 @@ impl Books {
         }
         let good = tally.flow().good();
         let health = self.health(tally);
-        let missing = u64::from(rules.min_calls).saturating_sub(health.total);
-        match (health.errors + health.slow, missing) {
-            (0, _) => Due::NEVER,
-            (_, 0) if self.judged == Some(health.total) => Due::NEVER,
-            // With none missing, the next one; and the last one, if it was counted after the judgement.
-            (_, missing) => Due::at(good + missing),
-        }
+        let judged = self.judged == Some(health.total);
+        // With none missing, the next one; and the last one, if it was counted after the judgement.
+        let due = |(part, total)| {
+            let missing = u64::from(rules.min_calls).saturating_sub(total);
+            (part > 0 && !(missing == 0 && judged)).then_some(missing)
+        };
+        let rates = [(health.errors, health.ended()), (health.slow, health.total)];
+        rates.into_iter().filter_map(due).min().map_or(Due::NEVER, |missing| Due::at(good + missing))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The shell around the state machine: one lock, and atomics beside it that spare calls the lock.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::books::{Books, Due};
 use super::config::Rules;
+use super::lookout::Lookout;
 use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
 use super::state::{Figures, Forced, RampStage, State};
 use crate::outcome::Outcome;
@@ -22,6 +23,8 @@ pub(crate) struct Ending {
     pub(crate) elapsed: u64,
     /// Set when the result asks the circuit to open, in nanoseconds.
     pub(crate) open_for: Option<u64>,
+    /// Whether the call counted before it ended: see [`Circuit::overdue`].
+    pub(crate) overdue: bool,
 }
 
 /// What came of recording a call.
@@ -54,6 +57,8 @@ pub(crate) struct Circuit {
     cancelled_after: AtomicU64,
     /// Whether facts wait to be published.
     news: AtomicBool,
+    /// Made when the rules first want one.
+    lookout: OnceLock<Box<Lookout>>,
     tally: Tally,
     core: Mutex<Core>,
 }
@@ -123,6 +128,7 @@ impl Circuit {
             counts_rejections: AtomicBool::new(false),
             cancelled_after: AtomicU64::new(0),
             news: AtomicBool::new(false),
+            lookout: OnceLock::new(),
             tally: Tally::new(flow),
             core: Mutex::new(core),
         };
@@ -203,7 +209,10 @@ impl Circuit {
     #[inline]
     pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, slot: Option<LaneId>) -> Recorded {
         let slow = ending.elapsed >= self.slow_from.load(Ordering::Relaxed);
-        let simple = ending.outcome == Outcome::Success && !slow && !self.counts_calls.load(Ordering::Relaxed);
+        let simple = ending.outcome == Outcome::Success
+            && !slow
+            && !ending.overdue
+            && !self.counts_calls.load(Ordering::Relaxed);
         let Some(lane) = slot.filter(|_| simple && ticket.is_passing() && self.word() == ticket.word) else {
             return self.record_slow(now, ticket, ending, slow);
         };
@@ -245,6 +254,10 @@ impl Circuit {
             let Ending { outcome, open_for, .. } = ending;
             let counts = outcome == Outcome::Success || outcome.is_error();
             let late = !core.machine.is_current(ticket);
+            if ending.overdue && ticket.word == core.machine.word() {
+                core.books.end_overdue();
+                core.machine.end_overdue(ticket);
+            }
             if counts {
                 core.books.push(outcome, slow && !late, late);
             }
@@ -257,12 +270,26 @@ impl Circuit {
             } else if counts {
                 let streak = self.count(ticket.word, outcome, slow);
                 let failed = outcome.is_error();
-                self.judge(core, now, ticket, Judged { failed, slow, streak, open_for });
+                self.judge(core, now, ticket, Judged { failed, slow, streak, open_for, overdue: false });
             } else {
                 self.tally.add(outcome);
                 core.machine.give_back(ticket);
             }
             Recorded { late, left: None }
+        })
+    }
+
+    /// A call in flight has become slow: it counts so until its outcome takes the place of this, or another generation
+    /// begins. Whether it does.
+    #[cold]
+    pub(crate) fn overdue(&self, now: Stamp, ticket: Ticket) -> bool {
+        self.decide(now, |core| {
+            let counts = core.rules.count_in_flight && core.machine.is_current(ticket);
+            if counts {
+                core.books.add_overdue();
+                self.judge(core, now, ticket, Judged::OVERDUE);
+            }
+            counts
         })
     }
 
@@ -292,7 +319,7 @@ impl Circuit {
             if ticket.word.is_closed() {
                 core.books.push(Outcome::Rejected, false, false);
                 self.tally.add_bad();
-                self.judge(core, now, ticket, Judged { failed: true, slow: false, streak: 0, open_for: None });
+                self.judge(core, now, ticket, Judged { failed: true, ..Judged::SUCCESS });
             }
         });
     }
@@ -365,6 +392,12 @@ impl Circuit {
 
     pub(crate) fn state(&self, now: Stamp) -> State {
         self.core.lock().machine.state(now)
+    }
+
+    /// What has an eye on calls in flight, if the rules have ever wanted one.
+    #[inline]
+    pub(crate) fn lookout(&self) -> Option<&Lookout> {
+        self.lookout.get().map(Box::as_ref)
     }
 
     /// Whether facts wait to be published.
@@ -457,6 +490,9 @@ impl Circuit {
     fn publish(&self, core: &Core) {
         let slow_from = core.rules.slow_calls.map_or(u64::MAX, |(_, threshold)| threshold);
         self.slow_from.store(slow_from, Ordering::Relaxed);
+        if Lookout::is_wanted(&core.rules) || self.lookout().is_some() {
+            self.lookout.get_or_init(Box::default).publish(&core.rules);
+        }
         self.counts_calls.store(core.books.counts_calls(), Ordering::Relaxed);
         self.counts_rejections.store(core.rules.count_rejections, Ordering::Relaxed);
         self.cancelled_after.store(core.rules.cancelled_after, Ordering::Relaxed);

@@ -1,13 +1,10 @@
-//! What a user says about a breaker, and the checked form of it that decides.
+//! What a user says about a breaker.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::confidence::Confidence;
-use super::ramp::{Ramp, Steps};
-use super::ratio::Ratio;
+use super::ramp::Ramp;
+pub(crate) use super::rules::{Rules, Span};
 use crate::error::{ConfigError, Problems};
-use crate::time::saturating_nanos;
 
 /// When a circuit opens, for how long, and what closes it again. Plain data with consuming setters.
 ///
@@ -26,6 +23,7 @@ use crate::time::saturating_nanos;
 /// | [`ramp`](Self::ramp) | off | after the probes, stages that admit a growing share of calls: see [`Ramp`] |
 /// | [`consecutive_failures`](Self::consecutive_failures) | off | errors in a row, at least 1 |
 /// | [`slow_calls`](Self::slow_calls) | off | slow / total in (0, 1], and the duration that is slow |
+/// | [`count_in_flight`](Self::count_in_flight) | off | a call in flight is slow from the slow-call threshold on |
 /// | [`count_rejections`](Self::count_rejections) | off | bulkhead refusals count as errors, as in Hystrix |
 /// | [`count_cancelled_after`](Self::count_cancelled_after) | off | a call cancelled after this long is a failure |
 ///
@@ -73,6 +71,8 @@ pub struct Breaker {
     pub consecutive_failures: Option<u32>,
     /// Slow-call rate that trips it, and the duration from which a call is slow; `None` without that rule.
     pub slow_calls: Option<(f64, Duration)>,
+    /// Whether a call counts as slow as soon as it is, and not when it ends.
+    pub count_in_flight: bool,
     /// Whether bulkhead refusals count as errors.
     pub count_rejections: bool,
     /// How long a call must have run for its cancellation to be a failure; `None` if it never is.
@@ -95,9 +95,6 @@ pub enum Window {
 
 /// The steps of a time window where none are given.
 const BUCKETS: u32 = 10;
-/// A window is memory: at most half a megabyte of buckets, or 4 MB of calls.
-const MAX_BUCKETS: u32 = 10_000;
-const MAX_CALLS: u32 = 1_000_000;
 
 impl Default for Breaker {
     fn default() -> Self {
@@ -114,6 +111,7 @@ impl Default for Breaker {
             ramp: None,
             consecutive_failures: None,
             slow_calls: None,
+            count_in_flight: false,
             count_rejections: false,
             count_cancelled_after: None,
         }
@@ -257,6 +255,29 @@ impl Breaker {
         Self { slow_calls: Some((rate, threshold)), ..self }
     }
 
+    /// Counts a call as slow from the moment on at which it is, so that a dependency that falls silent opens the circuit
+    /// after the threshold of [`slow_calls`](Self::slow_calls), which it needs, and not a timeout later; no traffic is
+    /// needed for it. Off by default.
+    ///
+    /// Such a call is [overdue](crate::Health::overdue): it counts for the slow-call rate, among a window's last calls as one
+    /// that ended just now, and for no other rule. When it ends, its outcome takes the place of that; dropped or ignored, it
+    /// has not counted. A probe, or a call on a ramp, that is overdue speaks against closing alike.
+    ///
+    /// A call arms its timer for the threshold when it first has to wait, if its timeout is longer, so also a call without
+    /// a timeout needs tokio's timers then. What has no timer counts when it ends:
+    /// [`admit`](crate::Command::admit), [`run_sync`](crate::Command::run_sync).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fusebox::{Breaker, Command};
+    /// let breaker = Breaker::error_rate(0.5).slow_calls(0.8, Duration::from_millis(200)).count_in_flight(true);
+    /// let search = Command::builder("search").timeout(Duration::from_secs(5)).breaker(breaker).build()?;
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn count_in_flight(self, count: bool) -> Self {
+        Self { count_in_flight: count, ..self }
+    }
+
     /// Counts refusals of the bulkhead as errors, as Hystrix does. Off by default: a full bulkhead says that there are
     /// many calls, not that they fail.
     pub fn count_rejections(self, count: bool) -> Self {
@@ -269,61 +290,6 @@ impl Breaker {
         Self { count_cancelled_after: Some(after), ..self }
     }
 
-    pub(crate) fn check(&self, problems: &mut Problems) -> Rules {
-        let error_rate = self.error_rate.map(|rate| Ratio::check(problems, "breaker.error_rate", rate));
-        let open_for = problems.span("breaker.open_for", self.open_for);
-        let default_max = saturating_nanos(Duration::from_secs(60)).max(open_for);
-        let max_open = self.max_open.map_or(default_max, |max| problems.span("breaker.max_open", max));
-        problems.relate(
-            max_open >= open_for || max_open == 0,
-            "breaker.max_open",
-            || format!("{:?}", self.max_open.unwrap_or_default()),
-            "at least breaker.open_for",
-        );
-        problems.require(
-            self.growth >= 1.0 && self.growth.is_finite(),
-            "breaker.growth",
-            || self.growth,
-            "a finite factor of at least 1",
-        );
-        problems.require((0.0..1.0).contains(&self.jitter), "breaker.jitter", || self.jitter, "a share in [0, 1)");
-        problems.at_least_one("breaker.min_calls", self.min_calls);
-        problems.at_least_one("breaker.probes", self.probes);
-        if let Some(failures) = self.consecutive_failures {
-            problems.at_least_one("breaker.consecutive_failures", failures);
-        }
-        let span = match self.window {
-            Window::Time { length, buckets } => time_window(problems, length, buckets),
-            Window::Calls(calls) => {
-                let fits = (1..=MAX_CALLS).contains(&calls);
-                problems.require(fits, "breaker.last_calls", || calls, "1 to 1000000 calls");
-                Span::Calls(calls.min(MAX_CALLS) as usize)
-            }
-        };
-        let reachable = if let Window::Calls(calls) = self.window { calls } else { u32::MAX };
-        Rules {
-            error_rate,
-            min_calls: self.min_calls.min(reachable),
-            confidence: self.confidence.map(|level| Confidence::check(problems, level)),
-            span,
-            open_for,
-            growth: self.growth,
-            max_open,
-            jitter: self.jitter,
-            probes: self.probes,
-            ramp: self.ramp.as_ref().map(|ramp| Arc::new(ramp.check(problems))),
-            consecutive_failures: self.consecutive_failures,
-            slow_calls: self.slow_calls.map(|(rate, threshold)| {
-                let rate = Ratio::check(problems, "breaker.slow_calls.rate", rate);
-                (rate, problems.span("breaker.slow_calls.threshold", threshold))
-            }),
-            count_rejections: self.count_rejections,
-            cancelled_after: self
-                .count_cancelled_after
-                .map_or(u64::MAX, |after| problems.span("breaker.count_cancelled_after", after)),
-        }
-    }
-
     /// Checks without building.
     ///
     /// # Errors
@@ -334,44 +300,4 @@ impl Breaker {
         self.check(&mut problems);
         problems.finish()
     }
-}
-
-fn time_window(problems: &mut Problems, length: Duration, buckets: u32) -> Span {
-    const MILLI: u64 = 1_000_000;
-    problems.require((1..=MAX_BUCKETS).contains(&buckets), "breaker.buckets", || buckets, "1 to 10000");
-    let nanos = problems.span("breaker.window", length);
-    let width = nanos / u64::from(buckets.max(1));
-    problems.relate(
-        nanos == 0 || (nanos % (u64::from(buckets.max(1)) * MILLI) == 0),
-        "breaker.window",
-        || format!("{length:?} in {buckets} buckets"),
-        "a length that divides into buckets of whole milliseconds",
-    );
-    Span::Time { width: width.max(1), buckets: buckets.max(1) as usize }
-}
-
-/// The checked form of a [`Breaker`], in nanoseconds and whole numbers.
-#[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    pub(crate) error_rate: Option<Ratio>,
-    pub(crate) min_calls: u32,
-    pub(crate) confidence: Option<Confidence>,
-    pub(crate) span: Span,
-    pub(crate) open_for: u64,
-    pub(crate) growth: f64,
-    pub(crate) max_open: u64,
-    pub(crate) jitter: f64,
-    pub(crate) probes: u32,
-    pub(crate) ramp: Option<Arc<Steps>>,
-    pub(crate) consecutive_failures: Option<u32>,
-    pub(crate) slow_calls: Option<(Ratio, u64)>,
-    pub(crate) count_rejections: bool,
-    /// `u64::MAX` when a cancelled call never counts.
-    pub(crate) cancelled_after: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Span {
-    Time { width: u64, buckets: usize },
-    Calls(usize),
 }

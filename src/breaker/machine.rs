@@ -170,6 +170,8 @@ struct Episode {
 struct Probe {
     id: u32,
     lease_ends: Stamp,
+    /// Slow, and still out.
+    overdue: bool,
 }
 
 #[derive(Debug)]
@@ -323,6 +325,13 @@ impl Machine {
         }
     }
 
+    /// A call that counted as slow while it was in flight has ended; of this generation.
+    pub(crate) fn end_overdue(&mut self, ticket: Ticket) {
+        if let (Phase::Ramping(climb), Pass::Stage(_)) = (&mut self.phase, ticket.pass) {
+            climb.overdue = climb.overdue.saturating_sub(1);
+        }
+    }
+
     /// A late result can do one thing: ask an open circuit to stay open longer.
     pub(crate) fn prolong(&mut self, now: Stamp, wait: u64) {
         if let (State::Open, Phase::Open { until }) = (self.stored(), &mut self.phase) {
@@ -380,17 +389,20 @@ impl Machine {
     }
 
     fn judge_probe(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged) {
-        self.give_back(ticket);
         let Phase::HalfOpen(episode) = &mut self.phase else { return };
-        let evidence = &mut episode.evidence;
-        evidence.ended += 1;
-        evidence.failed += u32::from(result.failed);
-        evidence.slow += u32::from(result.slow);
+        if result.overdue {
+            let its_place = |probe: &&mut Probe| Pass::Probe(probe.id) == ticket.pass;
+            episode.out.iter_mut().filter(its_place).for_each(|probe| probe.overdue = true);
+        } else {
+            episode.evidence.add(result);
+            self.give_back(ticket);
+        }
         self.weigh(rules, now);
     }
 
     fn weigh(&mut self, rules: &Rules, now: Stamp) {
-        let Phase::HalfOpen(Episode { evidence, .. }) = self.phase else { return };
+        let Phase::HalfOpen(Episode { evidence, out, .. }) = &self.phase else { return };
+        let evidence = evidence.with_overdue(out.iter().filter(|probe| probe.overdue).count() as u32);
         let Evidence { ended, failed, slow } = evidence;
         if ended == 0 {
             return;
@@ -417,14 +429,18 @@ impl Machine {
     /// Begins a stage of the ramp. The state stays half-open, and so does the generation.
     fn climb(&mut self, rules: &Rules, now: Stamp, stage: u32) {
         let Some(steps) = &rules.ramp else { return };
-        let climb = Climb::begin(steps, stage, now);
+        let mut climb = Climb::begin(steps, stage, now);
+        if let Phase::Ramping(before) = &self.phase {
+            climb.overdue = before.overdue;
+        }
         self.facts.push_back(Fact::Stage { stage: climb.show(steps), generation: self.generation, at: now });
         self.phase = Phase::Ramping(climb);
     }
 
     /// The stage that the circuit is in has failed.
     fn fall(&mut self, rules: &Rules, now: Stamp) {
-        if let Phase::Ramping(Climb { stage, evidence: Evidence { ended, failed, slow }, .. }) = self.phase {
+        if let Phase::Ramping(climb) = &self.phase {
+            let (stage, Evidence { ended, failed, slow }) = (climb.stage, climb.feared());
             self.reopen(rules, now, Cause::RampFailed { stage: stage + 1, failed: failed.max(slow), ended });
         }
     }
@@ -534,10 +550,13 @@ pub(crate) struct Judged {
     /// Errors in a row, this one included.
     pub(crate) streak: u32,
     pub(crate) open_for: Option<u64>,
+    /// It is none yet: the call is in flight, and slow for certain.
+    pub(crate) overdue: bool,
 }
 
 impl Judged {
-    pub(crate) const SUCCESS: Self = Self { failed: false, slow: false, streak: 0, open_for: None };
+    pub(crate) const SUCCESS: Self = Self { failed: false, slow: false, streak: 0, open_for: None, overdue: false };
+    pub(crate) const OVERDUE: Self = Self { slow: true, overdue: true, ..Self::SUCCESS };
 }
 
 impl Episode {
@@ -561,7 +580,7 @@ impl Episode {
 
     fn issue(&mut self, lease_ends: Stamp) -> u32 {
         self.issued += 1;
-        self.out.push(Probe { id: self.issued, lease_ends });
+        self.out.push(Probe { id: self.issued, lease_ends, overdue: false });
         self.issued
     }
 }

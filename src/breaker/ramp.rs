@@ -112,6 +112,8 @@ pub(super) struct Climb {
     /// What calls have earned, in billionths of an admission.
     pub(super) credit: u64,
     pub(super) evidence: Evidence,
+    /// Calls that were admitted on this ramp and are in flight, slow already.
+    pub(super) overdue: u32,
 }
 
 /// What a result makes of a stage.
@@ -132,7 +134,7 @@ impl Climb {
     pub(super) fn begin(steps: &Steps, stage: u32, now: Stamp) -> Self {
         // The first call completes an admission.
         let credit = WHOLE - steps.share(stage).billionths();
-        Self { stage, since: now, last: now, credit, evidence: Evidence::default() }
+        Self { stage, since: now, last: now, credit, evidence: Evidence::default(), overdue: 0 }
     }
 
     /// A call comes. What bulkheads refuse is not saved up: one admission is kept for the next call, no more.
@@ -155,10 +157,10 @@ impl Climb {
     /// noticed by no stage that is shorter than the timeout.
     pub(super) fn judge(&mut self, rules: &Rules, steps: &Steps, now: Stamp, stage: u32, result: Judged) -> Step {
         let (own, bad) = (stage == self.stage, result.failed || result.slow);
-        if own || bad {
-            self.evidence.ended += 1;
-            self.evidence.failed += u32::from(result.failed);
-            self.evidence.slow += u32::from(result.slow);
+        if result.overdue {
+            self.overdue += 1;
+        } else if own || bad {
+            self.evidence.add(result);
         }
         let full = self.evidence.ended >= steps.min_calls && now.nanos_since(self.since) >= steps.each;
         match () {
@@ -172,11 +174,16 @@ impl Climb {
     /// Whether the rules of a closed circuit, applied to this stage, are broken: for certain, even if all the calls that
     /// it still wants succeed.
     pub(super) fn fails(&self, rules: &Rules, steps: &Steps, streak: u32) -> bool {
-        let Evidence { ended, failed, slow } = self.evidence;
+        let Evidence { ended, failed, slow } = self.feared();
         let reached = |rate: Ratio, part: u32| rate.reached(part.into(), ended.max(steps.min_calls).into());
         rules.consecutive_failures.is_some_and(|limit| streak >= limit)
             || rules.error_rate.is_some_and(|rate| reached(rate, failed))
             || rules.slow_calls.is_some_and(|(rate, _)| reached(rate, slow))
+    }
+
+    /// What there is, the calls that are in flight and slow included.
+    pub(super) fn feared(&self) -> Evidence {
+        self.evidence.with_overdue(self.overdue)
     }
 
     /// Goes on under rules that have changed, in the last stage if there are fewer now.
@@ -185,7 +192,7 @@ impl Climb {
     }
 
     pub(super) fn show(&self, steps: &Steps) -> RampStage {
-        let Evidence { ended, failed, slow } = self.evidence;
+        let Evidence { ended, failed, slow } = self.feared();
         let share = steps.share(self.stage).as_f64();
         RampStage { number: self.stage + 1, of: steps.len(), share, ended, failed, slow }
     }
@@ -265,7 +272,7 @@ mod tests {
     }
 
     const GOOD: Judged = Judged::SUCCESS;
-    const BAD: Judged = Judged { failed: true, slow: false, streak: 1, open_for: None };
+    const BAD: Judged = Judged { failed: true, streak: 1, ..Judged::SUCCESS };
 
     /// Time alone passes no stage, calls alone pass none, and what is bad passes none.
     #[test]

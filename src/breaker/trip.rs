@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::config::Rules;
+use super::machine::Judged;
 use super::ratio::Ratio;
 use super::state::Cause;
 use crate::window::counts::Health;
@@ -12,17 +13,16 @@ pub(crate) fn tripped(rules: &Rules, health: Health, streak: u32) -> Option<Caus
     if let Some(failures) = rules.consecutive_failures.filter(|&limit| streak >= limit) {
         return Some(Cause::ConsecutiveFailures { failures: failures.max(streak) });
     }
-    if health.total < u64::from(rules.min_calls) {
-        return None;
-    }
-    let reached = |rate: &Ratio, part| match rules.confidence {
-        None => rate.reached(part, health.total),
-        Some(confidence) => confidence.reached(*rate, part, health.total),
+    let reached = |rate: &Ratio, part, total| match rules.confidence {
+        _ if total < u64::from(rules.min_calls) => false,
+        None => rate.reached(part, total),
+        Some(confidence) => confidence.reached(*rate, part, total),
     };
-    if let Some(rate) = rules.error_rate.filter(|rate| reached(rate, health.errors)) {
+    // What is in flight is slow for certain, and may still succeed: many calls that hang must not hide those that fail.
+    if let Some(rate) = rules.error_rate.filter(|rate| reached(rate, health.errors, health.ended())) {
         return Some(Cause::ErrorRate { threshold: rate.as_f64() });
     }
-    let (rate, _) = rules.slow_calls.filter(|(rate, _)| reached(rate, health.slow))?;
+    let (rate, _) = rules.slow_calls.filter(|(rate, _)| reached(rate, health.slow, health.total))?;
     Some(Cause::SlowCalls { threshold: rate.as_f64() })
 }
 
@@ -32,6 +32,19 @@ pub(crate) struct Evidence {
     pub(crate) ended: u32,
     pub(crate) failed: u32,
     pub(crate) slow: u32,
+}
+
+impl Evidence {
+    pub(crate) fn add(&mut self, result: Judged) {
+        self.ended += 1;
+        self.failed += u32::from(result.failed);
+        self.slow += u32::from(result.slow);
+    }
+
+    /// With so many more that have not ended and are slow already.
+    pub(crate) fn with_overdue(self, overdue: u32) -> Self {
+        Self { ended: self.ended.saturating_add(overdue), slow: self.slow.saturating_add(overdue), ..self }
+    }
 }
 
 /// Whether the evidence decides: `Some(true)` closes, `Some(false)` reopens.

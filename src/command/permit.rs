@@ -4,15 +4,19 @@
 //! everything the call held: its slot, and its probe if it had one. So cancellation, panic and timeout need no code of
 //! their own.
 
+use std::future::Future;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use super::admission::Admission;
 use super::core::Core;
 use crate::breaker::circuit::Ending;
+use crate::breaker::lookout::Lookout;
 use crate::breaker::machine::Ticket;
 use crate::outcome::{Outcome, Verdict};
-use crate::time::{Stamp, saturating_nanos};
+use crate::time::{Stamp, Timer, saturating_nanos, timer};
 use crate::window::flow::LaneId;
 
 /// Leave to make one call. Resolve it with what became of the call; dropped unresolved, the call counts as cancelled,
@@ -47,6 +51,20 @@ pub struct Permit<'c> {
     slot: Option<LaneId>,
     is_eldest: bool,
     watch: Watch,
+    alarm: Alarm,
+}
+
+/// What the timer of a call is set for, or has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alarm {
+    /// The timeout.
+    Timeout,
+    /// The moment from which on the call is slow.
+    Slow,
+    /// That has passed, and the circuit counts the call; then it is set for the timeout.
+    Overdue,
+    /// That has passed, and concerns the circuit no more; likewise.
+    Passed,
 }
 
 /// How a permit tells, when it is dropped, whether its own call panicked.
@@ -92,7 +110,16 @@ impl<'c> Permit<'c> {
 
     #[inline]
     fn with(core: CoreRef<'c>, Admission { ticket, lane }: Admission, admitted: Stamp) -> Self {
-        Self { core, ticket, admitted, open: true, slot: Some(lane), is_eldest: false, watch: Watch::Stack }
+        Self {
+            core,
+            ticket,
+            admitted,
+            open: true,
+            slot: Some(lane),
+            is_eldest: false,
+            watch: Watch::Stack,
+            alarm: Alarm::Timeout,
+        }
     }
 
     /// The call succeeded.
@@ -150,7 +177,7 @@ impl<'c> Permit<'c> {
         if let Some(latencies) = &core.latencies {
             latencies.record(now, elapsed);
         }
-        let ending = Ending { outcome, elapsed, open_for };
+        let ending = Ending { outcome, elapsed, open_for, overdue: self.alarm == Alarm::Overdue };
         let recorded = core.circuit.record(now, self.ticket, ending, self.slot);
         if self.is_eldest {
             core.eldest.release();
@@ -179,6 +206,53 @@ impl<'c> Permit<'c> {
     pub(crate) fn note_waiting(&mut self) {
         if !self.is_eldest {
             self.is_eldest = self.core.eldest.claim(self.admitted);
+        }
+    }
+
+    /// Whether the circuit has an eye on calls in flight.
+    #[inline]
+    pub(crate) fn is_looked_after(&self) -> bool {
+        self.core.circuit.lookout().is_some()
+    }
+
+    /// Polls the timer of a call that is [looked after](Self::is_looked_after), and arms it where that is not done; ready
+    /// when the call has to end. It is set for the moment from which on the call is slow, then for the timeout.
+    #[cold]
+    pub(crate) fn poll_alarms(
+        &mut self,
+        mut timer: Pin<&mut Option<Timer>>,
+        limit: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if timer.is_none() {
+                let Some(nanos) = self.next_alarm(limit) else { return Poll::Pending };
+                timer.set(Some(self::timer(self.admitted, nanos)));
+            }
+            ready!(timer.as_mut().as_pin_mut().expect("it is armed").poll(cx));
+            if self.alarm != Alarm::Slow {
+                return Poll::Ready(());
+            }
+            timer.set(None);
+            self.become_overdue();
+        }
+    }
+
+    /// In nanoseconds since the admission.
+    fn next_alarm(&mut self, limit: u64) -> Option<u64> {
+        let slow = self.core.circuit.lookout().map_or(u64::MAX, Lookout::overdue_from);
+        if self.alarm == Alarm::Timeout && slow < limit {
+            self.alarm = Alarm::Slow;
+            return Some(slow);
+        }
+        Some(limit).filter(|&limit| limit != u64::MAX)
+    }
+
+    fn become_overdue(&mut self) {
+        let counts = self.core.circuit.overdue(Stamp::now(), self.ticket);
+        self.alarm = if counts { Alarm::Overdue } else { Alarm::Passed };
+        if self.core.circuit.has_news() {
+            self.core.publish();
         }
     }
 

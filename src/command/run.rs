@@ -310,6 +310,9 @@ where
         return Poll::Ready(Some((result, verdict)));
     }
     permit.note_waiting();
+    if permit.is_looked_after() {
+        return permit.poll_alarms(timer, limit, cx).map(|()| None);
+    }
     if limit == u64::MAX {
         return Poll::Pending;
     }

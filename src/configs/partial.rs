@@ -51,6 +51,7 @@ section! {
         ramp: Switch<Stages>;
         consecutive_failures: Switch<u32>;
         slow_calls: Switch<SlowCalls>;
+        count_in_flight: bool;
         count_rejections: bool;
         count_cancelled_after: Switch<Span>;
     }
@@ -75,6 +76,7 @@ impl PartialConfig {
             ramp: _,
             consecutive_failures: _,
             slow_calls: _,
+            count_in_flight: _,
             count_rejections: _,
             count_cancelled_after: _,
         } = breaker;

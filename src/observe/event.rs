@@ -221,6 +221,9 @@ impl fmt::Display for Transition {
             if health.slow > 0 {
                 write!(f, ", {} were slow", health.slow)?;
             }
+            if health.overdue > 0 {
+                write!(f, ", {} of them still in flight", health.overdue)?;
+            }
             if let (Some(p50), Some(p99)) = (report.p50, report.p99) {
                 write!(f, "; p50 {p50:.1?}, p99 {p99:.1?}")?;
             }

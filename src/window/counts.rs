@@ -200,7 +200,7 @@ impl Counters {
         let (now, then) = (&self.rare, earlier.rare());
         let errors = u64::from(now.bad.wrapping_sub(then.bad));
         let good = u64::from(self.good.wrapping_sub(earlier.good));
-        Health { errors, total: errors + good, slow: u64::from(now.slow.wrapping_sub(then.slow)) }
+        Health { errors, total: errors + good, slow: u64::from(now.slow.wrapping_sub(then.slow)), overdue: 0 }
     }
 }
 
@@ -221,12 +221,26 @@ pub struct Health {
     pub total: u64,
     /// Those among all of them that took at least the slow-call threshold.
     pub slow: u64,
+    /// Those among the slow ones that are in flight still, and may yet become a success or an error: see
+    /// [`Breaker::count_in_flight`](crate::Breaker::count_in_flight).
+    pub overdue: u64,
 }
 
 impl Health {
-    /// Errors divided by total, in [0, 1]; `None` without calls.
+    /// Errors divided by total, in [0, 1]; `None` without calls. Calls in flight are left out: they are neither errors nor
+    /// successes yet.
     pub fn error_rate(&self) -> Option<f64> {
-        ratio(self.errors, self.total)
+        ratio(self.errors, self.ended())
+    }
+
+    /// Calls that have ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.total - self.overdue
+    }
+
+    /// With so many calls in flight that count as slow.
+    pub(crate) fn with_overdue(self, overdue: u64) -> Self {
+        Self { total: self.total + overdue, slow: self.slow + overdue, overdue, ..self }
     }
 }
 
@@ -325,7 +339,7 @@ mod tests {
         }
         let counts = tally.read().since(&before);
         assert_eq!((counts.of(Outcome::Success), counts.errors(), counts.total()), (5, 5, 10));
-        assert_eq!(tally.read().health_since(&before), Health { errors: 5, total: 10, slow: 0 });
+        assert_eq!(tally.read().health_since(&before), Health { errors: 5, total: 10, slow: 0, overdue: 0 });
     }
 
     /// X8: the lifetime total goes on where the word wraps.

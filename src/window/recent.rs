@@ -51,7 +51,21 @@ impl Recent {
     /// All that is in the ring counts for the circuit: what does not is never pushed.
     pub(crate) fn health(&self) -> Health {
         let total = if self.full { self.calls.len() } else { self.next } as u64;
-        Health { errors: total - self.counts.of(Outcome::Success), total, slow: self.slow }
+        Health { errors: total - self.counts.of(Outcome::Success), total, slow: self.slow, overdue: 0 }
+    }
+
+    /// As [`Recent::health`] if so many calls more had come, slow ones that are in flight still: the oldest make room.
+    pub(crate) fn health_with(&self, overdue: u64) -> Health {
+        let (mut health, size) = (self.health(), self.calls.len() as u64);
+        let overdue = overdue.min(size);
+        let first = if self.full { self.next } else { 0 };
+        for at in 0..(health.total + overdue).saturating_sub(size) as usize {
+            let gone = self.calls[(first + at) % self.calls.len()];
+            health.total -= 1;
+            health.errors -= u64::from(gone.outcome != Outcome::Success);
+            health.slow -= u64::from(gone.slow);
+        }
+        health.with_overdue(overdue)
     }
 }
 
@@ -70,10 +84,19 @@ mod tests {
             let last = &history[(n + 1).saturating_sub(10)..=n];
             let errors = last.iter().filter(|(outcome, _)| outcome.is_error()).count() as u64;
             let slow = last.iter().filter(|(_, slow)| *slow).count() as u64;
-            assert_eq!(recent.health(), Health { errors, total: last.len() as u64, slow });
+            assert_eq!(recent.health(), Health { errors, total: last.len() as u64, slow, overdue: 0 });
             assert_eq!(recent.counts().errors(), errors);
+        }
+        for overdue in 0..12 {
+            let kept = &history[37 - 10_usize.saturating_sub(overdue)..];
+            let errors = kept.iter().filter(|(outcome, _)| outcome.is_error()).count() as u64;
+            let overdue = overdue.min(10) as u64;
+            let slow = kept.iter().filter(|(_, slow)| *slow).count() as u64 + overdue;
+            assert_eq!(recent.health_with(overdue), Health { errors, total: 10, slow, overdue });
         }
         recent.clear();
         assert_eq!(recent.health(), Health::default());
+        recent.push(Outcome::Failure, false);
+        assert_eq!(recent.health_with(2), Health { errors: 1, total: 3, slow: 2, overdue: 2 });
     }
 }

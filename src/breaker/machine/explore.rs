@@ -156,7 +156,7 @@ impl World {
                 let leases = out.iter().map(|probe| left(probe.lease_ends)).collect();
                 (2, [0; 3], leases, [episode.evidence.ended, episode.evidence.failed, 0])
             }
-            Phase::Ramping(Climb { stage, since, last, credit, evidence }) => {
+            Phase::Ramping(Climb { stage, since, last, credit, evidence, .. }) => {
                 let moments = [since, last].map(|moment| left(moment.plus(STAGE)));
                 (3, [moments[0], moments[1], *credit], Vec::new(), [*stage, evidence.ended, evidence.failed])
             }
@@ -250,7 +250,7 @@ impl World {
     }
 
     fn end(&mut self, ticket: Ticket, end: End, late: bool, planted: Planted) {
-        let judged = |failed, open_for| Judged { failed, slow: false, streak: 0, open_for };
+        let judged = |failed, open_for| Judged { failed, open_for, ..Judged::SUCCESS };
         match (end, late) {
             (End::Lost, _) => self.lost = true,
             (End::OpenFor(wait), true) => self.machine.prolong(self.now, wait),
