@@ -6,6 +6,7 @@ use crate::breaker::config::{Breaker, Rules};
 use crate::bulkhead::{self, Bulkhead, Capacity};
 use crate::error::{ConfigError, Problems};
 use crate::observe::event::Change;
+use crate::rate_limit::config::{Rate, RateLimit};
 use crate::time::saturating_nanos;
 
 /// The settings of a command. Plain data with consuming setters.
@@ -14,6 +15,7 @@ use crate::time::saturating_nanos;
 /// |---|---|---|
 /// | [`timeout`](Self::timeout) | 1 s | longer than 0; [`no_timeout`](Self::no_timeout) |
 /// | [`max_concurrent`](Self::max_concurrent), [`bulkhead`](Self::bulkhead) | 100, no queue | 1 to 16,777,214 calls; [`unlimited`](Self::unlimited) |
+/// | [`rate_limit`](Self::rate_limit) | off | see [`RateLimit`] |
 /// | [`breaker`](Self::breaker) | see [`Breaker`] | |
 /// | [`max_concurrent_fallbacks`](Self::max_concurrent_fallbacks) | 100 | 1 to 16,777,214 calls |
 /// | [`latency_window`](Self::latency_window) | 60 s | longer than 0; [`no_latency`](Self::no_latency) |
@@ -36,6 +38,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// How many calls may be in flight; `None` without a limit.
     pub bulkhead: Option<Bulkhead>,
+    /// How many calls may go in a time; `None` without a limit. Boxed, as most commands have none.
+    pub rate_limit: Option<Box<RateLimit>>,
     /// When the circuit opens and closes.
     pub breaker: Breaker,
     /// How many fallbacks may run at once.
@@ -49,6 +53,7 @@ impl Default for Config {
         Self {
             timeout: Some(Duration::from_secs(1)),
             bulkhead: Some(Bulkhead::new(100)),
+            rate_limit: None,
             breaker: Breaker::default(),
             max_concurrent_fallbacks: 100,
             latency_window: Some(Duration::from_secs(60)),
@@ -81,6 +86,18 @@ impl Config {
     /// A limit on calls in flight, with a queue if the bulkhead has one.
     pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
         Self { bulkhead: Some(bulkhead), ..self }
+    }
+
+    /// How many calls may go in a time. A call is held against it after the circuit has let it pass and before it takes
+    /// a slot; one that gets no slot then, or that the circuit refuses after all, gives its turn back unless another was
+    /// taken meanwhile. With a queue the bound is on the calls that enter it: those that wait there may start together.
+    pub fn rate_limit(self, limit: RateLimit) -> Self {
+        Self { rate_limit: Some(Box::new(limit)), ..self }
+    }
+
+    /// Any number of calls in a time.
+    pub fn no_rate_limit(self) -> Self {
+        Self { rate_limit: None, ..self }
     }
 
     /// When the circuit opens and closes.
@@ -129,6 +146,7 @@ impl Config {
         Settings {
             timeout,
             capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
+            rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
             rules: self.breaker.check(problems),
             fallbacks: Capacity::of(bulkhead::limit(
                 problems,
@@ -162,6 +180,7 @@ impl Config {
         list! {
             "timeout": timeout,
             "bulkhead": bulkhead,
+            "rate_limit": rate_limit,
             "breaker.error_rate": breaker.error_rate,
             "breaker.min_calls": breaker.min_calls,
             "breaker.confidence": breaker.confidence,
@@ -197,7 +216,15 @@ impl Config {
 pub(crate) struct Settings {
     pub(crate) timeout: u64,
     pub(crate) capacity: Capacity,
+    pub(crate) rate: Option<Rate>,
     pub(crate) rules: Rules,
     pub(crate) fallbacks: Capacity,
     pub(crate) latency_window: Option<u64>,
+}
+
+impl Settings {
+    /// Whether there is anything that a plain command has not.
+    pub(crate) fn asks_for_extras(&self) -> bool {
+        self.rate.is_some()
+    }
 }

@@ -136,7 +136,7 @@ impl Rejected {
     }
 
     /// How long until the command would consider a call again. Known while the circuit is open or forced open with an
-    /// expiry; `None` where nothing can be said.
+    /// expiry, and when the rate limit is used up; `None` where nothing can be said.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

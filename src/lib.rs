@@ -49,6 +49,7 @@ mod models;
 mod name;
 mod observe;
 mod outcome;
+mod rate_limit;
 mod registry;
 #[allow(clippy::disallowed_types, reason = "the door to locks")]
 mod sync;
@@ -82,6 +83,7 @@ pub use observe::bus::Events;
 pub use observe::event::{Change, Event, Report, Transition};
 pub use observe::meter::DURATION_BUCKETS;
 pub use outcome::{ByResult, Classify, Outcome, Verdict};
+pub use rate_limit::config::RateLimit;
 pub use registry::Registry;
 pub use window::counts::{Counts, Health};
 pub use window::latency::Latency;

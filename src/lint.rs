@@ -142,7 +142,8 @@ impl Config {
     /// assert_eq!(config.worst_case().attempts, 1);
     /// ```
     pub fn worst_case(&self) -> WorstCase {
-        let wait = self.queue_wait().unwrap_or_default();
+        let turn = self.rate_limit.as_ref().and_then(|limit| limit.wait).unwrap_or_default();
+        let wait = turn.saturating_add(self.queue_wait().unwrap_or_default());
         WorstCase { time: self.timeout.map(|timeout| timeout.saturating_add(wait)), attempts: 1 }
     }
 

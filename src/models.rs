@@ -22,6 +22,8 @@ use crate::breaker::state::{Forced, State};
 use crate::bulkhead::{Bulkhead, Capacity, Slots};
 use crate::error::Problems;
 use crate::outcome::Outcome;
+use crate::rate_limit::config::RateLimit;
+use crate::rate_limit::limiter::Limiter;
 use crate::sync::plant;
 use crate::time::Stamp;
 use crate::window::flow::{Entered, Flow, LaneId};
@@ -156,5 +158,42 @@ fn the_call_that_completes_the_window_trips_it() {
         end(&circuit, second, Outcome::Failure);
         caller.join().unwrap();
         assert_eq!(circuit.view(at(1)).state, State::Open);
+    });
+}
+
+fn limiter(limit: RateLimit) -> Arc<Limiter> {
+    Arc::new(Limiter::new(Some(limit.check(&mut Problems::default()))))
+}
+
+/// P1 for the rate: of calls that come at once, as many are let go as a burst has, and none twice.
+#[test]
+fn no_turn_is_given_twice() {
+    prove("turn", || {
+        let limiter = limiter(RateLimit::every(Duration::from_nanos(10)).burst(2));
+        let ask = |limiter: &Arc<Limiter>| {
+            let limiter = Arc::clone(limiter);
+            thread::spawn(move || limiter.take(at(0)).is_ok())
+        };
+        let callers = [ask(&limiter), ask(&limiter)];
+        let own = limiter.take(at(0)).is_ok();
+        let went = callers.into_iter().filter_map(|caller| caller.join().ok()).filter(|&went| went).count();
+        assert_eq!(went + usize::from(own), 2);
+    });
+}
+
+/// A turn that is given back while another is being taken is never somebody else's too.
+#[test]
+fn a_turn_that_is_given_back_is_nobodys_or_the_next_ones() {
+    prove("give back", || {
+        let limiter = limiter(RateLimit::every(Duration::from_nanos(10)).wait(Duration::from_nanos(100)));
+        let reserve = |limiter: &Limiter| limiter.reserve(at(0)).expect("a turn");
+        let (unused, _) = reserve(&limiter);
+        let other = {
+            let limiter = Arc::clone(&limiter);
+            thread::spawn(move || reserve(&limiter).1)
+        };
+        limiter.give_back(unused);
+        let own = reserve(&limiter).1;
+        assert_ne!(own, other.join().unwrap());
     });
 }

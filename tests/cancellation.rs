@@ -27,8 +27,8 @@ use std::thread;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Bulkhead, Command, Counts, Error, Event, Guard, Outcome, Permit, Reason, Registry, Snapshot, State,
-    Verdict,
+    Breaker, Bulkhead, Command, Counts, Error, Event, Guard, Outcome, Permit, RateLimit, Reason, Registry, Snapshot,
+    State, Verdict,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -69,6 +69,12 @@ enum Start {
     WaitsInVain,
     /// The one slot is taken, and nobody may wait.
     Full,
+    /// The rate is used up, and the call's turn comes after it has waited for two polls.
+    Turn,
+    /// As `Turn`, and then the one slot is taken, and comes free after one poll in line.
+    TurnThenInLine,
+    /// The rate is used up, and nobody may wait.
+    OverRate,
     Open,
 }
 
@@ -130,6 +136,7 @@ impl Case {
         match self.start {
             Start::Open => Some((Outcome::ShortCircuited, Reason::CircuitOpen)),
             Start::Full => Some((Outcome::Rejected, Reason::ConcurrencyLimit)),
+            Start::OverRate => Some((Outcome::RateLimited, Reason::RateLimited)),
             Start::WaitsInVain => Some((Outcome::Rejected, Reason::QueueTimeout)),
             _ => None,
         }
@@ -137,7 +144,11 @@ impl Case {
 
     /// Polls that end in `Pending` in line, in the operation, and in the fallback.
     fn pending(self) -> [u32; 3] {
-        let in_line = if matches!(self.start, Start::InLine | Start::Granted | Start::WaitsInVain) { 2 } else { 0 };
+        let in_line = match self.start {
+            Start::InLine | Start::Granted | Start::WaitsInVain | Start::Turn => 2,
+            Start::TurnThenInLine => 3,
+            _ => 0,
+        };
         let operating = match self.ending {
             _ if self.refused().is_some() => 0,
             Ending::PanicMaking => 0,
@@ -354,7 +365,15 @@ impl Wake for CountingWaker {
 fn touchy(start: Start, listener_panics: bool) -> Command {
     let bulkhead = Bulkhead::new(1);
     let bulkhead = if start == Start::Full { bulkhead } else { bulkhead.queue(1, PATIENCE) };
-    Command::builder("cancellation")
+    let builder = match start {
+        // The next call but one would have to wait for too long: a turn that is lost is one that the test misses.
+        Start::Turn | Start::TurnThenInLine => {
+            Command::builder("cancellation").rate_limit(RateLimit::every(PATIENCE).wait(PATIENCE))
+        }
+        Start::OverRate => Command::builder("cancellation").rate_limit(RateLimit::every(OPEN_FOR)),
+        _ => Command::builder("cancellation"),
+    };
+    builder
         .registry(&Registry::new())
         .no_latency()
         .timeout(TIMEOUT)
@@ -379,7 +398,10 @@ async fn set(command: &Command, start: Start) -> Option<Permit<'static>> {
             tokio::time::advance(OPEN_FOR).await;
         }
         Start::ForcedClosed => command.force_closed("test", None),
-        Start::InLine | Start::Granted | Start::WaitsInVain | Start::Full => return command.admit_owned().ok(),
+        Start::Turn | Start::OverRate => command.admit().unwrap().ignore(),
+        Start::InLine | Start::Granted | Start::WaitsInVain | Start::Full | Start::TurnThenInLine => {
+            return command.admit_owned().ok();
+        }
     }
     None
 }
@@ -397,7 +419,10 @@ async fn play(case: Case, most: u32) -> bool {
     while end.is_none() && polls < most {
         match case.start {
             Start::InLine | Start::Granted if polls == 2 => drop(holder.take()),
-            Start::WaitsInVain if polls == 2 => tokio::time::advance(PATIENCE).await,
+            Start::WaitsInVain | Start::Turn | Start::TurnThenInLine if polls == 2 => {
+                tokio::time::advance(PATIENCE).await;
+            }
+            Start::TurnThenInLine if polls == 3 => drop(holder.take()),
             _ => {}
         }
         if case.ending == Ending::Never && trace.polled.get() == case.points + 1 {
@@ -479,7 +504,7 @@ fn check(case: Case, polls: u32, end: Option<End>, trace: &Trace, before: &Snaps
 
 /// S2: whatever became of the call, the next good one is admitted, and closes the circuit if it was not closed.
 async fn recover(case: Case, command: &Command) {
-    if command.state() == State::Open {
+    if command.state() == State::Open || case.start == Start::OverRate {
         tokio::time::advance(OPEN_FOR).await;
     }
     assert_eq!(command.run(async || Ok::<_, Oops>(3)).await, Ok(3), "a later call");
@@ -497,6 +522,9 @@ fn cases() -> Vec<Case> {
         Start::WaitsInVain,
         Start::Full,
         Start::Open,
+        Start::Turn,
+        Start::TurnThenInLine,
+        Start::OverRate,
     ];
     let fallbacks = [
         Fallback::None,
@@ -543,7 +571,7 @@ fn nothing_is_lost_however_a_call_ends() {
             }
         }
     });
-    assert!(played > 40_000, "{played} cases");
+    assert!(played > 55_000, "{played} cases");
 }
 
 // ---- futures that move, and what surrounds them ----

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Bulkhead, Changed, Command, Config, Configs, Event, PartialConfig, Ramp, Registry, Reload, State, Window,
+    Breaker, Bulkhead, Changed, Command, Config, Configs, Event, PartialConfig, Ramp, RateLimit, Registry, Reload,
+    State, Window,
 };
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -123,6 +124,10 @@ fn cf03_what_is_out_of_range_is_named_with_its_value_its_range_and_its_line() {
         ("max_concurrent = 0", "max_concurrent is 0, allowed: 1 to 16777214 calls"),
         ("max_concurrent_fallbacks = 16777215", "max_concurrent_fallbacks is 16777215, allowed: 1 to 16777214 calls"),
         (r#"latency_window = "0ms""#, "latency_window is 0ns, allowed: longer than 0 and at most 584 years"),
+        (
+            r#"rate_limit = { calls = 0, period = "1s", burst = 1 }"#,
+            "rate_limit.calls is 0, allowed: at least 1, and at most one a nanosecond",
+        ),
         (
             r#"bulkhead = { limit = 0, queue = { length = 1, wait = "1s" } }"#,
             "bulkhead.limit is 0, allowed: 1 to 16777214 calls",
@@ -248,6 +253,7 @@ fn the_table_of_keys_has_every_key_and_its_default() {
     known.extend(keys("breaker.ramp.", "breaker.ramp = { x = 0 }"));
     known.extend(keys("bulkhead.", "bulkhead = { x = 0 }"));
     known.extend(keys("bulkhead.queue.", "bulkhead = { limit = 1, queue = { x = 0 } }"));
+    known.extend(keys("rate_limit.", "rate_limit = { x = 0 }"));
     known.remove("breaker");
     assert_eq!(documented, known);
 
@@ -312,6 +318,7 @@ prop_compose! {
     fn configs()(
         timeout in proptest::option::of(span()),
         bulkhead in proptest::option::of((1..9_999_usize, proptest::option::of((1..65_535_usize, span())))),
+        rate in proptest::option::of((1..999_u32, 1..99_999_u64, 1..999_u32, proptest::option::of(span()))),
         breaker in breakers(),
         max_concurrent_fallbacks in 1..9_999_usize,
         latency_window in proptest::option::of(span()),
@@ -319,6 +326,10 @@ prop_compose! {
         let mut config = Config::default().breaker(breaker).max_concurrent_fallbacks(max_concurrent_fallbacks);
         config.timeout = timeout;
         config.latency_window = latency_window;
+        config.rate_limit = rate.map(|(calls, period, burst, wait)| {
+            let limit = RateLimit::new(calls, ms(period)).burst(burst);
+            Box::new(wait.map_or(limit, |longest| limit.wait(longest)))
+        });
         config.bulkhead = bulkhead.map(|(limit, queue)| {
             let bulkhead = Bulkhead::new(limit);
             queue.map_or(bulkhead, |(length, wait)| bulkhead.queue(length, wait))

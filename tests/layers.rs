@@ -39,6 +39,9 @@ const LAYERS: [&[&str]; 13] = [
         "breaker/state.rs",
         "breaker/trip.rs",
         "bulkhead.rs",
+        "rate_limit/mod.rs",
+        "rate_limit/config.rs",
+        "rate_limit/limiter.rs",
     ],
     // L3: what tells.
     &["observe/mod.rs", "observe/bus.rs", "observe/event.rs", "observe/meter.rs"],
@@ -51,6 +54,7 @@ const LAYERS: [&[&str]; 13] = [
         "command/blocking.rs",
         "command/builder.rs",
         "command/core.rs",
+        "command/extras.rs",
         "command/fallback.rs",
         "command/family.rs",
         "command/permit.rs",
@@ -145,6 +149,8 @@ const BANS: [(&str, &[&str]); 2] = [
             "breaker/rules.rs",
             "breaker/ramp.rs",
             "breaker/confidence.rs",
+            "rate_limit/config.rs",
+            "rate_limit/limiter.rs",
         ],
     ),
     (

@@ -1,21 +1,23 @@
-//! How a call gets in: breaker, bulkhead, probe, in this order, or a refusal that is counted here.
+//! How a call gets in: breaker, rate limit, bulkhead, probe, in this order, or a refusal that is counted here.
 //!
-//! The bulkhead comes before the probe, so that a full one uses up no probe; and a call that the circuit then refuses
-//! gives its slot back.
+//! The bulkhead comes before the probe, so that a full one uses up no probe; and a call that is refused at one of these
+//! gives back what it got at those before.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::core::Core;
+use super::extras::Parts;
 use super::permit::Permit;
 use crate::breaker::machine::{Refusal, Ticket};
 use crate::bulkhead::InLine;
 use crate::error::{Reason, Rejected};
 use crate::outcome::Outcome;
+use crate::rate_limit::limiter::Turn;
 use crate::sync::Ordering;
-use crate::time::{Stamp, Timer};
+use crate::time::{Stamp, Timer, timer};
 use crate::window::flow::LaneId;
 
 /// What a call that is let in gets: the circuit's word for it, and a slot.
@@ -29,6 +31,10 @@ pub(crate) struct Admission {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refused {
     Circuit(Refusal),
+    /// Beyond the rate, before this time.
+    Rate {
+        until: Stamp,
+    },
     /// No slot, and no place in line.
     Full,
     /// A place in line, and no slot in time.
@@ -66,11 +72,25 @@ impl Core {
     pub(crate) fn enter(&self, now: Stamp, timeout: u64) -> Result<Admission, Refused> {
         self.circuit.peek(now)?;
         self.circuit.roll(now);
+        if let Some(parts) = self.extras.get() {
+            return self.enter_by_rate(parts, now, timeout);
+        }
+        self.take_slot(now, timeout)
+    }
+
+    #[cold]
+    fn enter_by_rate(&self, parts: &Parts, now: Stamp, timeout: u64) -> Result<Admission, Refused> {
+        let turn = parts.limiter.take(now).map_err(|until| Refused::Rate { until })?;
+        self.take_slot(now, timeout).inspect_err(|_| parts.limiter.give_back(turn))
+    }
+
+    #[inline(always)]
+    fn take_slot(&self, now: Stamp, timeout: u64) -> Result<Admission, Refused> {
         let lane = self.slots.try_acquire().ok_or(Refused::Full)?;
         self.take_ticket(now, timeout, lane)
     }
 
-    /// The second half, for a call that has a slot.
+    /// The last part, for a call that has a slot.
     #[inline(always)]
     fn take_ticket(&self, now: Stamp, timeout: u64, lane: LaneId) -> Result<Admission, Refused> {
         let admitted = self.circuit.admit(now, timeout);
@@ -83,21 +103,38 @@ impl Core {
         Ok(Admission { ticket: admitted?, lane })
     }
 
-    /// A place in line and the longest wait there, in nanoseconds, for a call that [`Core::enter`] did not admit: if
-    /// only a slot is missing, there is a queue, and it has room.
+    /// A place in which a call can wait that [`Core::enter`] did not admit, and for how long at most, in nanoseconds: if
+    /// all it lacks is a turn or a slot, and there is one to wait for.
     #[inline]
-    pub(crate) fn line_up(&self, refused: Refused) -> Option<(Place<'_>, u64)> {
+    pub(crate) fn line_up(&self, now: Stamp, refused: Refused) -> Option<(Place<'_>, u64)> {
         match refused {
-            Refused::Full => self.place_in_line(),
-            _ => None,
+            Refused::Full => self.line_up_for_slot(now),
+            Refused::Rate { .. } => self.line_up_for_turn(now),
+            Refused::Circuit(_) | Refused::Waited => None,
         }
     }
 
+    /// A call in this line has had its turn by the rate, which it does not get back from there.
     #[cold]
-    fn place_in_line(&self) -> Option<(Place<'_>, u64)> {
+    fn line_up_for_slot(&self, now: Stamp) -> Option<(Place<'_>, u64)> {
         let patience = self.family.queue_wait()?;
-        let in_line = self.slots.line_up()?;
-        Some((Place { core: self, in_line, counted: false }, patience))
+        let turn = match self.extras.get() {
+            Some(parts) => Some((parts, parts.limiter.take(now).ok()?)),
+            None => None,
+        };
+        let Some(in_line) = self.slots.line_up() else {
+            turn.inspect(|(parts, turn)| parts.limiter.give_back(*turn));
+            return None;
+        };
+        Some((Place::new(self, Stage::Slot(in_line)), patience))
+    }
+
+    #[cold]
+    fn line_up_for_turn(&self, now: Stamp) -> Option<(Place<'_>, u64)> {
+        let parts = self.extras.get()?;
+        let (turn, go) = parts.limiter.reserve(now)?;
+        let stage = Stage::Turn(Box::new(Reserved { turn, parts }));
+        Some((Place::new(self, stage), go.nanos_since(now)))
     }
 
     /// Counts a refusal and tells the caller what it needs to know of it.
@@ -107,6 +144,7 @@ impl Core {
             Refused::Circuit(Refusal::ForcedOpen { until }) => (Outcome::ShortCircuited, Reason::ForcedOpen, until),
             Refused::Circuit(Refusal::ProbeLimit) => (Outcome::ShortCircuited, Reason::ProbeLimit, Stamp::NEVER),
             Refused::Circuit(Refusal::Ramp) => (Outcome::ShortCircuited, Reason::Ramp, Stamp::NEVER),
+            Refused::Rate { until } => (Outcome::RateLimited, Reason::RateLimited, until),
             Refused::Full => (Outcome::Rejected, Reason::ConcurrencyLimit, Stamp::NEVER),
             Refused::Waited => (Outcome::Rejected, Reason::QueueTimeout, Stamp::NEVER),
         };
@@ -143,42 +181,105 @@ impl Core {
     }
 }
 
-/// A call's place in the bulkhead's line. Dropped there, the call was cancelled.
+/// Where a call waits. Dropped there, the call was cancelled.
 #[derive(Debug)]
 pub(crate) struct Place<'c> {
     core: &'c Core,
-    in_line: InLine<'c>,
+    stage: Stage<'c>,
     counted: bool,
 }
 
+/// What it waits for.
+#[derive(Debug)]
+enum Stage<'c> {
+    /// Its turn by the rate, until the timer ends.
+    Turn(Box<Reserved<'c>>),
+    /// A slot, until it has one or the timer ends.
+    Slot(InLine<'c>),
+}
+
+#[derive(Debug)]
+struct Reserved<'c> {
+    turn: Turn,
+    parts: &'c Parts,
+}
+
 impl<'c> Place<'c> {
-    /// A permit, or a refusal: the wait was too long, or the circuit has opened meanwhile.
+    fn new(core: &'c Core, stage: Stage<'c>) -> Self {
+        Self { core, stage, counted: false }
+    }
+
+    /// A permit, or a refusal: the wait was too long, or the circuit has opened meanwhile. `timer` is armed with what
+    /// [`Core::line_up`] gave.
     pub(crate) fn poll(
         &mut self,
-        patience: Pin<&mut Timer>,
+        mut timer: Pin<&mut Option<Timer>>,
         timeout: u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit<'c>, Rejected>> {
-        let granted = Pin::new(&mut self.in_line).poll(cx);
-        if granted.is_pending() && patience.poll(cx).is_pending() {
+        if let Stage::Turn(_) = self.stage {
+            ready!(wait(timer.as_mut(), cx));
+            if let Poll::Ready(ended) = self.take_turn(timer.as_mut(), timeout) {
+                return Poll::Ready(ended);
+            }
+        }
+        let Stage::Slot(in_line) = &mut self.stage else { panic!("a place was polled after its end") };
+        let granted = Pin::new(in_line).poll(cx);
+        if granted.is_pending() && wait(timer, cx).is_pending() {
             return Poll::Pending;
         }
-        self.counted = true;
         let (core, now) = (self.core, Stamp::now());
         let admission = match granted {
             Poll::Ready(lane) => core.take_ticket(now, timeout, lane),
             Poll::Pending => Err(Refused::Waited),
         };
-        Poll::Ready(match admission {
-            Ok(admission) => Ok(Permit::borrowed(core, admission, now)),
-            Err(refused) => Err(core.refuse(now, refused)),
-        })
+        Poll::Ready(self.end(now, admission))
     }
+
+    /// The turn has come: goes on as a call does that did not have to wait for it, if need be to the bulkhead's line.
+    fn take_turn(&mut self, mut timer: Pin<&mut Option<Timer>>, timeout: u64) -> Poll<Result<Permit<'c>, Rejected>> {
+        let (core, now) = (self.core, Stamp::now());
+        let entered = core.circuit.peek(now).map_err(Refused::from).and_then(|()| {
+            core.circuit.roll(now);
+            core.take_slot(now, timeout)
+        });
+        if let (Err(Refused::Full), Some(patience)) = (&entered, core.family.queue_wait()) {
+            if let Some(in_line) = core.slots.line_up() {
+                self.stage = Stage::Slot(in_line);
+                timer.set(Some(self::timer(now, patience)));
+                return Poll::Pending;
+            }
+        }
+        if entered.is_err() {
+            self.give_back();
+        }
+        Poll::Ready(self.end(now, entered))
+    }
+
+    fn end(&mut self, now: Stamp, admission: Result<Admission, Refused>) -> Result<Permit<'c>, Rejected> {
+        self.counted = true;
+        match admission {
+            Ok(admission) => Ok(Permit::borrowed(self.core, admission, now)),
+            Err(refused) => Err(self.core.refuse(now, refused)),
+        }
+    }
+
+    /// A turn that is not used.
+    fn give_back(&mut self) {
+        if let Stage::Turn(reserved) = &self.stage {
+            reserved.parts.limiter.give_back(reserved.turn);
+        }
+    }
+}
+
+fn wait(timer: Pin<&mut Option<Timer>>, cx: &mut Context<'_>) -> Poll<()> {
+    timer.as_pin_mut().expect("armed with the place").poll(cx)
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.counted {
+            self.give_back();
             self.core.circuit.cancel(Stamp::now());
             self.core.unstarted(Outcome::Cancelled);
         }

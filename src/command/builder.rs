@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::observe::bus::Listener;
 use crate::observe::event::Event;
 use crate::outcome::ByResult;
+use crate::rate_limit::config::RateLimit;
 
 /// Builds a [`Command`]; made by [`Command::builder`]. Every setting has a default: see [`Config`] and [`Breaker`].
 #[must_use = "a builder does nothing until `build`"]
@@ -77,6 +78,11 @@ impl<C> Builder<C> {
     /// See [`Config::bulkhead`]. Default: 100 calls, no queue.
     pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
         self.with(|config| config.bulkhead(bulkhead))
+    }
+
+    /// See [`Config::rate_limit`]. Default: none.
+    pub fn rate_limit(self, limit: RateLimit) -> Self {
+        self.with(|config| config.rate_limit(limit))
     }
 
     /// See [`Breaker`], with its defaults.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::extras::Extras;
 use super::fallback::Fallbacks;
 use super::family::{Enacted, Family, Plan};
 use crate::breaker::circuit::Circuit;
@@ -25,6 +26,8 @@ pub(crate) struct Core {
     pub(crate) circuit: Circuit,
     pub(crate) slots: Slots,
     pub(crate) latencies: Option<Box<Latencies>>,
+    /// What only some commands have: one look tells a call that there is none of it.
+    pub(crate) extras: Extras,
     pub(crate) fallbacks: Fallbacks,
     pub(crate) eldest: Eldest,
 }
@@ -33,12 +36,13 @@ impl Core {
     /// A circuit of a family, with the settings that the family has now.
     pub(crate) fn new(family: Arc<Family>, settings: Settings) -> Self {
         let now = Stamp::now();
-        let slots = Slots::new(settings.capacity);
+        let (slots, extras) = (Slots::new(settings.capacity), Extras::new(&settings));
         Self {
             family,
             circuit: Circuit::new(now, settings.rules, Arc::clone(slots.flow()), fastrand::f64),
             slots,
             latencies: settings.latency_window.map(|window| Box::new(Latencies::new(now, window))),
+            extras,
             fallbacks: Fallbacks::new(settings.fallbacks),
             eldest: Eldest::default(),
         }
@@ -90,6 +94,7 @@ impl Core {
     /// Takes new settings, and says whom to wake.
     pub(crate) fn apply(&self, now: Stamp, settings: &Settings) -> Vec<Waker> {
         self.circuit.reconfigure(now, settings.rules.clone());
+        self.extras.reconfigure(now, settings);
         self.fallbacks.resize(settings.fallbacks);
         self.slots.resize(settings.capacity)
     }

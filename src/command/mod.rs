@@ -9,6 +9,7 @@ pub(crate) mod admission;
 pub(crate) mod blocking;
 pub(crate) mod builder;
 pub(crate) mod core;
+pub(crate) mod extras;
 pub(crate) mod fallback;
 pub(crate) mod family;
 pub(crate) mod permit;

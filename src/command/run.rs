@@ -1,4 +1,4 @@
-//! The future of one call: breaker, bulkhead, timeout, operation, fallback, in this order.
+//! The future of one call: breaker, rate limit, bulkhead, timeout, operation, fallback, in this order.
 
 use std::fmt;
 use std::future::Future;
@@ -38,7 +38,7 @@ use crate::time::{Stamp, Timer, saturating_nanos, timer};
 /// # Cancel safety
 ///
 /// A call may be dropped at any point. Before its first poll it leaves no trace. Waiting for a place, it leaves the
-/// queue. While the operation runs, the operation is dropped and the call counts as cancelled, which is no error of the
+/// queue; waiting for its turn by the rate, it gives that back unless another was taken since. While the operation runs, the operation is dropped and the call counts as cancelled, which is no error of the
 /// dependency and gives a probe's place back. While the fallback runs, the fallback is dropped; the outcome of the call
 /// itself was recorded before.
 #[must_use = "a call does nothing unless it is polled"]
@@ -49,7 +49,7 @@ pub struct Call<'c, W: Work, K, B: Recover = NoFallback> {
     fallback: Option<B>,
     /// In nanoseconds; `None` is the command's own.
     timeout: Option<u64>,
-    /// Of the wait for a slot, then of the operation. Armed when that first has to wait: most never do.
+    /// Of the wait for a turn or a slot, then of the operation. Armed when that first has to wait: most never do.
     #[pin]
     timer: Option<Timer>,
     #[pin]
@@ -63,7 +63,7 @@ pub struct Call<'c, W: Work, K, B: Recover = NoFallback> {
 #[pin_project(project = StateProj)]
 enum State<'c, W, F, B> {
     FirstPoll(Option<W>),
-    Slot(Place<'c>, Option<W>),
+    Place(Place<'c>, Option<W>),
     Operation(#[pin] F),
     Fallback {
         #[pin]
@@ -200,11 +200,11 @@ where
                             this.state.set(State::Operation(operation));
                             continue;
                         }
-                        Err(refused) => match core.line_up(refused) {
+                        Err(refused) => match core.line_up(now, refused) {
                             Some((place, patience)) => {
                                 this.timer.set(Some(timer(now, patience)));
                                 let work = work.take();
-                                this.state.set(State::Slot(place, work));
+                                this.state.set(State::Place(place, work));
                                 continue;
                             }
                             None => {
@@ -215,10 +215,9 @@ where
                         },
                     }
                 }
-                StateProj::Slot(place, work) => {
-                    let patience = this.timer.as_mut().as_pin_mut().expect("armed with the place");
+                StateProj::Place(place, work) => {
                     let limit = this.timeout.expect("resolved by the first poll");
-                    let admitted = ready!(place.poll(patience, limit, cx));
+                    let admitted = ready!(place.poll(this.timer.as_mut(), limit, cx));
                     this.timer.set(None);
                     match admitted {
                         Ok(permit) => {
@@ -345,7 +344,7 @@ impl<W: Work, K, B: Recover> fmt::Debug for Call<'_, W, K, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::FirstPoll(_) => "not polled",
-            State::Slot(..) => "waiting for a place",
+            State::Place(..) => "waiting for a place",
             State::Operation { .. } => "running",
             State::Fallback { .. } => "falling back",
             State::Ended => "ended",

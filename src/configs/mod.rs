@@ -64,6 +64,11 @@ use crate::name::Name;
 /// | `bulkhead.queue` | `{ length, wait }`; without it a full bulkhead refuses at once | none |
 /// | `bulkhead.queue.length` | 1 to 65535 calls | |
 /// | `bulkhead.queue.wait` | duration longer than 0 | |
+/// | `rate_limit` | `{ calls, period, burst, wait }`, or `"off"` | `"off"` |
+/// | `rate_limit.calls` | at least 1, and at most one a nanosecond | |
+/// | `rate_limit.period` | duration longer than 0 | |
+/// | `rate_limit.burst` | at least 1; without it as many as `calls` | |
+/// | `rate_limit.wait` | duration longer than 0; without it a call beyond the rate is refused at once | none |
 /// | `max_concurrent_fallbacks` | 1 to 16777214 calls | 100 |
 /// | `latency_window` | duration longer than 0, or `"off"`; cannot be changed live | `"60s"` |
 /// | `breaker.error_rate` | rate in (0, 1], or `"off"` | 0.5 |

@@ -11,6 +11,7 @@ use crate::breaker::ramp::Ramp;
 use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::Problems;
+use crate::rate_limit::config::RateLimit;
 
 section! {
     /// Some settings of a command: those that one level of a file names. [`Configs`](crate::Configs) has the table of
@@ -28,6 +29,7 @@ section! {
         timeout: Switch<Span>;
         max_concurrent: Switch<usize> = max_concurrent, set_max_concurrent;
         bulkhead: Switch<Queued> = queued, set_bulkhead;
+        rate_limit: Switch<Rated>;
         breaker: PartialBreaker;
         max_concurrent_fallbacks: usize;
         latency_window: Switch<Span>;
@@ -62,7 +64,8 @@ impl PartialConfig {
     /// Every setting of a configuration.
     pub fn of(config: &Config) -> Self {
         // A field that is new does not compile here until it has a line above, and a row in the table of `Configs`.
-        let Config { timeout: _, bulkhead: _, breaker, max_concurrent_fallbacks: _, latency_window: _ } = config;
+        let Config { timeout: _, bulkhead: _, rate_limit: _, breaker, max_concurrent_fallbacks: _, latency_window: _ } =
+            config;
         let Breaker {
             error_rate: _,
             min_calls: _,
@@ -152,6 +155,32 @@ fn queued(config: &Config) -> Option<Switch<Queued>> {
 
 fn set_bulkhead(setting: &Switch<Queued>, config: &mut Config) {
     config.bulkhead = setting.value();
+}
+
+/// A rate limit. What is not said of it is as in [`RateLimit::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rated {
+    calls: u32,
+    period: Span,
+    burst: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wait: Option<Span>,
+}
+
+impl Whole for Rated {
+    type Value = Box<RateLimit>;
+
+    fn of(limit: &Box<RateLimit>) -> Self {
+        let RateLimit { calls, period, burst, wait } = **limit;
+        Self { calls, period: Whole::of(&period), burst: Some(burst), wait: wait.as_ref().map(Whole::of) }
+    }
+
+    fn value(&self) -> Box<RateLimit> {
+        let limit = RateLimit::new(self.calls, self.period.value());
+        let limit = self.burst.into_iter().fold(limit, RateLimit::burst);
+        Box::new(self.wait.iter().map(Whole::value).fold(limit, RateLimit::wait))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
