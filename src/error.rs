@@ -122,12 +122,14 @@ impl<E> From<TimedOut> for Error<E> {
 pub struct Rejected {
     command: Name,
     reason: Reason,
-    retry_after: Option<Duration>,
+    /// In nanoseconds; `u64::MAX` where it is not known.
+    wait: u64,
 }
 
 impl Rejected {
-    pub(crate) const fn new(command: Name, reason: Reason, retry_after: Option<Duration>) -> Self {
-        Self { command, reason, retry_after }
+    /// `wait` in nanoseconds; `u64::MAX` where it is not known.
+    pub(crate) const fn new(command: Name, reason: Reason, wait: u64) -> Self {
+        Self { command, reason, wait }
     }
 
     /// Why.
@@ -138,7 +140,7 @@ impl Rejected {
     /// How long until the command would consider a call again. Known while the circuit is open or forced open with an
     /// expiry, and when the rate limit is used up; `None` where nothing can be said.
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        if self.wait == u64::MAX { None } else { Some(Duration::from_nanos(self.wait)) }
     }
 
     /// The name of the command that refused.
@@ -183,26 +185,28 @@ impl fmt::Display for Reason {
 
 /// A call that did not end within its timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("command `{command}` timed out after {elapsed:?} (limit {limit:?})")]
+#[error("command `{command}` timed out after {:?} (limit {:?})", self.elapsed(), self.limit())]
 pub struct TimedOut {
     command: Name,
-    limit: Duration,
-    elapsed: Duration,
+    /// In nanoseconds.
+    limit: u64,
+    elapsed: u64,
 }
 
 impl TimedOut {
-    pub(crate) const fn new(command: Name, limit: Duration, elapsed: Duration) -> Self {
+    /// Both in nanoseconds.
+    pub(crate) const fn new(command: Name, limit: u64, elapsed: u64) -> Self {
         Self { command, limit, elapsed }
     }
 
     /// The timeout that applied.
     pub const fn limit(&self) -> Duration {
-        self.limit
+        Duration::from_nanos(self.limit)
     }
 
     /// How long the call had run when it was given up.
     pub const fn elapsed(&self) -> Duration {
-        self.elapsed
+        Duration::from_nanos(self.elapsed)
     }
 
     /// The name of the command.

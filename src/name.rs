@@ -5,7 +5,7 @@
 //! threads that alone costs more than the rest of a refusal), so each distinct name is kept for the life of the
 //! process. Take names from a fixed set, as for any metric label; never build one from user input.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -15,8 +15,9 @@ use crate::sync::Mutex;
 /// The longest name, in bytes.
 const MAX_LEN: usize = 128;
 
+/// One pointer wide: every refusal returns one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Name(&'static str);
+pub(crate) struct Name(&'static &'static str);
 
 impl Name {
     /// Checks `text`; `field` is what a [`ConfigError`](crate::ConfigError) calls it.
@@ -32,14 +33,15 @@ impl Name {
 
     /// Interns `text`, which has been checked.
     pub(crate) fn intern(text: &str) -> Self {
-        static NAMES: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-        let mut names = NAMES.get_or_init(|| Mutex::new(HashSet::new())).lock();
+        static NAMES: OnceLock<Mutex<HashMap<&'static str, Name>>> = OnceLock::new();
+        let mut names = NAMES.get_or_init(Mutex::default).lock();
         if let Some(&known) = names.get(text) {
-            return Self(known);
+            return known;
         }
         let kept: &'static str = Box::leak(text.into());
-        names.insert(kept);
-        Self(kept)
+        let name = Self(Box::leak(Box::new(kept)));
+        names.insert(kept, name);
+        name
     }
 
     pub(crate) const fn as_str(self) -> &'static str {

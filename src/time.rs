@@ -80,6 +80,7 @@ pub(crate) type Timer = Unconstrained<Sleep>;
 /// # Panics
 ///
 /// As [`tokio::time::sleep`] does: outside a tokio runtime, or in one whose timers are disabled.
+#[inline]
 pub(crate) fn timer(start: Stamp, nanos: u64) -> Timer {
     unconstrained(tokio::time::sleep_until(source::instant(start, nanos)))
 }

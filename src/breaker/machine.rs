@@ -63,13 +63,15 @@ pub(crate) struct Ticket {
     pass: Pass,
 }
 
+/// Of whole words: a smaller number makes for a smaller tag, which is written in one size and read in another, and that
+/// costs each call as much as an atomic step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Free,
     /// A probe, by the number of its place.
-    Probe(u32),
+    Probe(u64),
     /// One of the calls that this stage of a ramp admits.
-    Stage(u32),
+    Stage(u64),
 }
 
 impl Ticket {
@@ -163,12 +165,12 @@ struct Episode {
     evidence: Evidence,
     /// Probes whose result is awaited.
     out: Vec<Probe>,
-    issued: u32,
+    issued: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Probe {
-    id: u32,
+    id: u64,
     lease_ends: Stamp,
     /// Slow, and still out.
     overdue: bool,
@@ -286,7 +288,7 @@ impl Machine {
             }
             Phase::Ramping(climb) if !word.state().is_passing() => {
                 climb.take(now);
-                Ok(Ticket { word, pass: Pass::Stage(climb.stage) })
+                Ok(Ticket { word, pass: Pass::Stage(climb.stage.into()) })
             }
             _ => Ok(Ticket::passing(word)),
         }
@@ -415,7 +417,7 @@ impl Machine {
         }
     }
 
-    fn judge_stage(&mut self, rules: &Rules, now: Stamp, stage: u32, result: Judged) {
+    fn judge_stage(&mut self, rules: &Rules, now: Stamp, stage: u64, result: Judged) {
         let (Phase::Ramping(climb), Some(steps)) = (&mut self.phase, &rules.ramp) else { return };
         let step = climb.judge(rules, steps, now, stage, result);
         match (step, climb.stage + 1) {
@@ -578,7 +580,7 @@ impl Episode {
         true
     }
 
-    fn issue(&mut self, lease_ends: Stamp) -> u32 {
+    fn issue(&mut self, lease_ends: Stamp) -> u64 {
         self.issued += 1;
         self.out.push(Probe { id: self.issued, lease_ends, overdue: false });
         self.issued

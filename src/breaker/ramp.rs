@@ -155,8 +155,8 @@ impl Climb {
     /// Weighs the result of a call that was admitted in `stage`. What is good counts for the stage that let it in alone,
     /// or a stage could pass on calls that it never bore; what is bad counts whenever it comes, or a hang would be
     /// noticed by no stage that is shorter than the timeout.
-    pub(super) fn judge(&mut self, rules: &Rules, steps: &Steps, now: Stamp, stage: u32, result: Judged) -> Step {
-        let (own, bad) = (stage == self.stage, result.failed || result.slow);
+    pub(super) fn judge(&mut self, rules: &Rules, steps: &Steps, now: Stamp, stage: u64, result: Judged) -> Step {
+        let (own, bad) = (stage == u64::from(self.stage), result.failed || result.slow);
         if result.overdue {
             self.overdue += 1;
         } else if own || bad {

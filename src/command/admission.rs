@@ -150,8 +150,8 @@ impl Core {
         };
         self.circuit.refuse(now, outcome);
         self.unstarted(outcome);
-        let retry_after = (until != Stamp::NEVER).then(|| until.since(now));
-        let rejected = Rejected::new(self.name(), reason, retry_after);
+        let wait = if until == Stamp::NEVER { u64::MAX } else { until.nanos_since(now) };
+        let rejected = Rejected::new(self.name(), reason, wait);
         if tracing::enabled!(target: "fusebox", tracing::Level::DEBUG) {
             self.trace(now, rejected);
         }

@@ -256,6 +256,19 @@ impl<'c> Permit<'c> {
         }
     }
 
+    /// Settles a call that nobody has resolved.
+    #[cold]
+    fn abandon(&mut self) {
+        let elapsed = self.elapsed();
+        let panicked = match self.watch {
+            Watch::Stack => std::thread::panicking(),
+            Watch::Idle => false,
+            Watch::UserCode => true,
+        };
+        let outcome = if panicked { Outcome::Panicked } else { self.core.circuit.cancelled(elapsed) };
+        self.settle(outcome, elapsed, None);
+    }
+
     /// Leaves the slot to work that outlives the call.
     pub(crate) fn hand_over_slot(&mut self, core: Arc<Core>) -> SlotOfWork {
         SlotOfWork { core, slot: self.slot.take() }
@@ -266,14 +279,7 @@ impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.open {
-            let elapsed = self.elapsed();
-            let panicked = match self.watch {
-                Watch::Stack => std::thread::panicking(),
-                Watch::Idle => false,
-                Watch::UserCode => true,
-            };
-            let outcome = if panicked { Outcome::Panicked } else { self.core.circuit.cancelled(elapsed) };
-            self.settle(outcome, elapsed, None);
+            self.abandon();
         }
     }
 }

@@ -247,7 +247,7 @@ where
                     let cause = match ended {
                         None => {
                             permit.settle(Outcome::TimedOut, elapsed, None);
-                            Error::TimedOut(TimedOut::new(core.name(), nanos(limit), nanos(elapsed)))
+                            Error::TimedOut(TimedOut::new(core.name(), limit, elapsed))
                         }
                         Some((result, verdict)) => {
                             permit.settle_verdict(verdict, elapsed);
@@ -334,10 +334,6 @@ fn recover<'c, W, F, T, E, B: RecoverFrom<T, E>>(
     let fallback = fallback.recover(cause);
     slot.in_user_code = false;
     Ok(State::Fallback { fallback, slot: Some(slot) })
-}
-
-fn nanos(nanos: u64) -> Duration {
-    Duration::from_nanos(nanos)
 }
 
 impl<W: Work, K, B: Recover> fmt::Debug for Call<'_, W, K, B> {

@@ -31,6 +31,7 @@ thread_local! {
 }
 
 /// The moment `nanos` after `start`, on the runtime's clock.
+#[inline]
 pub(super) fn instant(start: super::Stamp, nanos: u64) -> Instant {
     let fresh = |at: u64| start.0 >= at && start.0 - at <= ANCHOR_NANOS;
     let (at, base) = ANCHOR.get().filter(|&(at, _)| fresh(at)).unwrap_or_else(|| {

@@ -12,24 +12,27 @@ pub(crate) use super::lane::{Entered, LaneId, Left};
 use super::lane::{GOOD_MASK, Lane, MOST_IN_FLIGHT};
 use crate::sync::{AtomicU32, Ordering, processors, thread_index};
 
-/// All in one cache line.
+/// All in one cache line, which is read only once there are more lanes: then no call begins in the first.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Flow {
     first: Lane,
-    /// One less than a power of two.
-    more: OnceLock<Box<[Apart]>>,
+    more: OnceLock<Box<More>>,
     limit: AtomicU32,
     /// How often two calls met at the first lane since the last bucket edge.
     meetings: AtomicU32,
 }
+
+/// A power of two, behind one thin pointer.
+#[derive(Debug)]
+struct More(Box<[Apart]>);
 
 /// A lane with a cache line of its own.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Apart(Lane);
 
-/// Lanes beyond this cost more to sum up than they save.
+/// More lanes than this cost more to sum up than they save.
 const MOST_LANES: usize = 16;
 /// A lane with a smaller share is often full while others are not.
 const LEAST_SHARE: u32 = 16;
@@ -124,19 +127,20 @@ impl Flow {
         })
     }
 
-    /// Deals out the limit and lets newcomers in again. Each lane gets what it has in flight, and an equal part of the
-    /// rest; with more in flight than may be, none gets anything.
+    /// Deals out the limit and lets newcomers in again. Each lane gets what it has in flight, and those where calls begin
+    /// get equal parts of the rest; with more in flight than may be, none gets anything.
     pub(crate) fn unbar(&self) {
-        let (limit, lanes) = (self.limit(), self.lanes().count() as u32);
-        let mut taken = [0; MOST_LANES];
+        let (limit, more) = (self.limit(), self.more.get().map_or(0, |more| more.0.len() as u32));
+        let mut taken = [0; MOST_LANES + 1];
         for (taken, lane) in taken.iter_mut().zip(self.lanes()) {
             *taken = lane.in_flight();
         }
         let rest = limit.checked_sub(taken.iter().sum());
         for (n, (taken, lane)) in (0..).zip(taken.iter().zip(self.lanes())) {
             lane.set_share(match rest {
-                _ if lanes == 1 || limit == Self::UNLIMITED => limit,
-                Some(rest) => taken + rest / lanes + u32::from(n < rest % lanes),
+                _ if more == 0 || limit == Self::UNLIMITED => limit,
+                Some(_) if n == 0 => *taken,
+                Some(rest) => taken + rest / more + u32::from(n <= rest % more),
                 None => 0,
             });
         }
@@ -194,19 +198,20 @@ impl Flow {
     /// Where the calls of this thread go.
     #[inline]
     fn home(&self) -> LaneId {
-        self.more.get().map_or(LaneId::FIRST, |more| LaneId((thread_index() & more.len()) as u8))
+        self.more.get().map_or(LaneId::FIRST, |more| LaneId(1 + (thread_index() & (more.0.len() - 1)) as u8))
     }
 
     #[inline]
     fn lane(&self, LaneId(id): LaneId) -> &Lane {
         match usize::from(id).checked_sub(1) {
             None => &self.first,
-            Some(n) => &self.more.get().expect("a lane that exists")[n].0,
+            Some(n) => &self.more.get().expect("a lane that exists").0[n].0,
         }
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        iter::once(&self.first).chain(self.more.get().into_iter().flatten().map(|Apart(lane)| lane))
+        iter::once(&self.first)
+            .chain(self.more.get().into_iter().flat_map(|more| more.0.iter()).map(|Apart(lane)| lane))
     }
 
     /// A call met another at its lane.
@@ -227,12 +232,12 @@ impl Flow {
         most.min(1 << shares.ilog2())
     }
 
-    /// Adds lanes. They have no share of the limit: those who come to them first have it dealt out. Under the circuit's
-    /// lock, so that no generation begins meanwhile.
+    /// Adds lanes. They have no share of the limit: whoever comes first has it dealt out. Under the circuit's lock, so that
+    /// no generation begins meanwhile.
     pub(crate) fn widen(&self) {
         if self.is_crowded() {
-            let more = iter::repeat_with(|| Apart(self.first.beside())).take(self.lanes_wanted() - 1);
-            let _ = self.more.set(more.collect());
+            let more = iter::repeat_with(|| Apart(self.first.beside())).take(self.lanes_wanted());
+            let _ = self.more.set(Box::new(More(more.collect())));
         }
     }
 
@@ -265,7 +270,8 @@ mod tests {
 
     fn widened(limit: u32, lanes: usize) -> Flow {
         let flow = Flow::new(limit);
-        assert!(flow.more.set((1..lanes).map(|_| Apart(flow.first.beside())).collect()).is_ok());
+        let more = iter::repeat_with(|| Apart(flow.first.beside())).take(lanes).collect();
+        assert!(flow.more.set(Box::new(More(more))).is_ok());
         flow
     }
 
@@ -319,6 +325,12 @@ mod tests {
         assert_eq!(enter_all(&flow), []);
         flow.leave(entered[0]);
         assert_eq!(enter_all(&flow).len(), 1);
+    }
+
+    /// What a call reads of it must not lie on a line that others write.
+    #[test]
+    fn it_fills_one_cache_line() {
+        assert_eq!((size_of::<Flow>(), size_of::<Apart>()), (64, 64));
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl World {
                 if let (Planted::StagesAreNotTold, Phase::Ramping(climb), Pass::Stage(_)) =
                     (planted, &self.machine.phase, ticket.pass)
                 {
-                    ticket.pass = Pass::Stage(climb.stage);
+                    ticket.pass = Pass::Stage(climb.stage.into());
                 }
                 late = !self.machine.is_current(ticket);
                 self.end(ticket, end, late && planted != Planted::LateResultsDecide, planted);
@@ -366,7 +366,7 @@ impl World {
 
 /// The stage that a call was admitted in.
 fn stage_of(ticket: &Ticket) -> Option<u32> {
-    if let Pass::Stage(stage) = ticket.pass { Some(stage) } else { None }
+    if let Pass::Stage(stage) = ticket.pass { u32::try_from(stage).ok() } else { None }
 }
 
 fn check(holds: bool, otherwise: &str) -> Result<(), String> {
