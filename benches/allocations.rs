@@ -9,7 +9,7 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fusebox::{Breaker, Bulkhead, Classify, Command, Error, Guard, Registry, Verdict};
+use fusebox::{Breaker, Bulkhead, Classify, Command, Error, Guard, Keyed, Keys, Registry, Verdict};
 use support::counting::{Counting, counted};
 use support::{Answer, Down, PendingOnce, abandon, answer, done, full, narrow, now, open, second, tireless};
 use tokio::runtime::{self, Runtime};
@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     allowed();
     println!("\n| bytes | measured | limit |\n|---|--:|--:|");
     commands(&mut report);
+    keys(&mut report);
     futures(&mut report);
     for broken in &report.broken {
         eprintln!("{broken}");
@@ -175,6 +176,24 @@ fn commands(report: &mut Report) {
     let (built, used) = each("whole", &whole);
     report.aim_at("command with latencies, built", 4096, built);
     report.aim_at("command with latencies, used", 4096, used);
+}
+
+/// Bytes of very many keys, each of which has had a success and an error.
+fn keys(report: &mut Report) {
+    const MANY: usize = 100_000;
+    let names: Vec<_> = (0..MANY).map(|n| format!("host-{n}.example")).collect();
+    let (hosts, _, bytes) = counted(|| {
+        let hosts: Keyed<String> = Command::builder("keys").keyed(Keys::up_to(MANY)).expect("valid");
+        for name in &names {
+            let host = hosts.get(name);
+            done(now(host.run(|| answer(Ok(1)))));
+            done(now(host.run(|| answer(Err(Down)))));
+        }
+        hosts
+    });
+    assert_eq!(hosts.len(), MANY);
+    report.aim_at("a key of 100,000, used", (64 << 20) / MANY as i64, bytes / MANY as i64);
+    report.free("a key, looked up", || done(hosts.get("host-7.example")));
 }
 
 /// What a call adds to the future inside it.

@@ -43,6 +43,7 @@ mod ext;
 pub mod guide;
 #[cfg(feature = "hystrix-stream")]
 pub mod hystrix_stream;
+mod keyed;
 mod lint;
 #[cfg(all(test, fusebox_loom))]
 mod models;
@@ -78,6 +79,7 @@ pub use config::Config;
 pub use configs::{ApplyError, Changed, ConfigFile, Configs, PartialConfig, Reload, ReloadError};
 pub use error::{ConfigError, Error, Problem, Reason, Rejected, TimedOut};
 pub use ext::Guard;
+pub use keyed::{Keyed, KeyedCommand, KeyedStats, Keys};
 pub use lint::{Finding, WorstCase};
 pub use observe::bus::Events;
 pub use observe::event::{Change, Event, Report, Transition};

@@ -76,7 +76,7 @@ impl Registry {
         }
         // User code, be it the drop of a listener, runs before the lock is taken or after it is released, so that it may
         // use the registry itself.
-        let (new, _) = configure(Command::builder(name).registry(self)).prepare()?;
+        let (new, _) = configure(Command::builder(name).registry(self)).prepare(None)?;
         let making = self.making.lock();
         let alive = self.roster.alive();
         let (found, superfluous) = match alive.iter().find(|core| core.name().as_str() == name) {

@@ -132,12 +132,12 @@ impl<C> Builder<C> {
     ///
     /// A [`ConfigError`] with every setting that is out of range.
     pub fn build(self) -> Result<Command<C>, ConfigError> {
-        let (core, classify) = self.prepare()?;
+        let (core, classify) = self.prepare(None)?;
         Ok(Command { core: core.enlist(), classify: Arc::new(classify) })
     }
 
-    /// Everything but entering the registry.
-    pub(crate) fn prepare(self) -> Result<(Core, C), ConfigError> {
+    /// Everything but entering the registry. `key` tells the circuit from others of its family.
+    pub(crate) fn prepare(self, key: Option<Arc<str>>) -> Result<(Core, C), ConfigError> {
         let Self { name, group, config, classify, listeners, roster } = self;
         let mut problems = Problems::default();
         Name::check(&mut problems, "name", &name);
@@ -152,7 +152,7 @@ impl<C> Builder<C> {
         problems.finish()?;
         let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
         let family = Arc::new(Family::new(name, group, (config, built), &settings, listeners, roster));
-        Ok((Core::new(family, settings), classify))
+        Ok((Core::new(family, key, settings), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

@@ -18,11 +18,14 @@ use crate::observe::event::{Event, Report, Transition};
 use crate::observe::meter::Sample;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::Stamp;
+use crate::window::counts::Health;
 use crate::window::latency::Latencies;
 
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) family: Arc<Family>,
+    /// Which one of its family, as text; `None` in a family of one.
+    key: Option<Arc<str>>,
     pub(crate) circuit: Circuit,
     pub(crate) slots: Slots,
     pub(crate) latencies: Option<Box<Latencies>>,
@@ -34,11 +37,12 @@ pub(crate) struct Core {
 
 impl Core {
     /// A circuit of a family, with the settings that the family has now.
-    pub(crate) fn new(family: Arc<Family>, settings: Settings) -> Self {
+    pub(crate) fn new(family: Arc<Family>, key: Option<Arc<str>>, settings: Settings) -> Self {
         let now = Stamp::now();
         let (slots, extras) = (Slots::new(settings.capacity), Extras::new(&settings));
         Self {
             family,
+            key,
             circuit: Circuit::new(now, settings.rules, Arc::clone(slots.flow()), fastrand::f64),
             slots,
             latencies: settings.latency_window.map(|window| Box::new(Latencies::new(now, window))),
@@ -69,6 +73,16 @@ impl Core {
         self.family.name
     }
 
+    pub(crate) fn key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
+    }
+
+    /// Nothing is going on that would be lost with it: it is closed, no call is in flight or waits, and all was told.
+    pub(crate) fn is_idle(&self) -> bool {
+        let at_rest = self.circuit.word().is_closed() && !self.circuit.has_news();
+        at_rest && self.slots.in_flight() == 0 && self.slots.waiting() == 0
+    }
+
     // ---- configuration ----
 
     /// Takes the configuration that `change` makes of the present one, or none of it.
@@ -80,9 +94,16 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a configuration that was checked in force, and leaves it to [`Core::announce_change`] to run user code.
+    /// Puts a configuration that was checked in force for the whole family, and leaves it to [`Core::announce_change`]
+    /// to run user code.
     pub(crate) fn enact(&self, plan: Plan) -> Enacted {
-        self.family.enact(plan, |now, settings| self.apply(now, settings))
+        self.family.enact(plan, |now, settings| {
+            let mut woken = self.apply(now, settings);
+            for other in self.family.circuits().iter().filter(|other| !std::ptr::eq(&***other, self)) {
+                woken.extend(other.apply(now, settings));
+            }
+            woken
+        })
     }
 
     /// Called without any lock.
@@ -120,11 +141,12 @@ impl Core {
     }
 
     fn event(&self, fact: &Fact, figures: Figures) -> Event {
-        let command = self.name().as_str();
+        let (command, key) = (self.name().as_str(), self.key.clone());
         match fact {
             &Fact::Changed { from, to, cause, generation, lasted, refuses_until, at } => {
                 Event::Transition(Transition {
                     command,
+                    key,
                     group: self.family.group.map(Name::as_str),
                     from,
                     to,
@@ -137,6 +159,7 @@ impl Core {
             }
             Fact::OverrideSet { forced, hold, at } => Event::OverrideSet {
                 command,
+                key,
                 forced: *forced,
                 reason: hold.reason.clone(),
                 until: (hold.until != Stamp::NEVER).then(|| at.wall_clock() + hold.until.since(*at)),
@@ -144,15 +167,18 @@ impl Core {
             },
             Fact::OverrideCleared { forced, hold, expired, at } => Event::OverrideCleared {
                 command,
+                key,
                 forced: *forced,
                 reason: hold.reason.clone(),
                 expired: *expired,
                 at: at.wall_clock(),
             },
             &Fact::Stage { stage, generation, at } => {
-                Event::RampStage { command, stage, generation, at: at.wall_clock() }
+                Event::RampStage { command, key, stage, generation, at: at.wall_clock() }
             }
-            &Fact::LeaseExpired { generation, at } => Event::LeaseExpired { command, generation, at: at.wall_clock() },
+            &Fact::LeaseExpired { generation, at } => {
+                Event::LeaseExpired { command, key, generation, at: at.wall_clock() }
+            }
         }
     }
 
@@ -169,22 +195,35 @@ impl Core {
         }
     }
 
-    /// Brings the sampled metrics up to date.
+    /// Brings the sampled metrics of the whole family up to date.
     pub(crate) fn sample(&self) {
-        let view = self.circuit.view(Stamp::now());
-        let config = self.family.config();
-        self.family.meter.sample(&Sample {
-            state: view.state,
-            in_flight: self.slots.in_flight(),
+        let (now, config, circuits) = (Stamp::now(), self.family.config(), self.family.circuits());
+        let mut sample = Sample {
+            states: Default::default(),
+            in_flight: 0,
             limit: self.slots.limit(),
-            queue_length: self.slots.waiting(),
-            window_calls: view.health.total,
-            window_error_ratio: view.health.error_rate().unwrap_or(0.0),
+            queue_length: 0,
+            health: Health::default(),
+            keyed: !circuits.is_empty(),
             error_rate: config.breaker.error_rate,
             min_calls: config.breaker.min_calls,
             open_for: config.breaker.open_for,
             timeout: config.timeout,
-        });
+        };
+        if circuits.is_empty() {
+            self.add_to(&mut sample, now);
+        }
+        circuits.iter().for_each(|circuit| circuit.add_to(&mut sample, now));
+        self.family.meter.sample(&sample);
+    }
+
+    fn add_to(&self, sample: &mut Sample, now: Stamp) {
+        let view = self.circuit.view(now);
+        sample.states[view.state as usize] += 1;
+        sample.in_flight += u64::from(self.slots.in_flight());
+        sample.queue_length += u64::from(self.slots.waiting());
+        sample.health.errors += view.health.errors;
+        sample.health.total += view.health.total;
     }
 }
 

@@ -4,13 +4,15 @@
 //! same for all of them is here, once.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use super::core::Core;
 use super::roster::Roster;
 use crate::breaker::state::State;
 use crate::config::{Config, Settings};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Problems};
 use crate::name::Name;
 use crate::observe::bus::{Bus, Listener};
 use crate::observe::event::{Change, Event};
@@ -34,7 +36,9 @@ pub(crate) struct Enacted {
     pub(super) at: Stamp,
 }
 
-#[derive(Debug)]
+/// Gives all circuits of a family. No user code: it is called under a lock.
+pub(crate) type Circuits = Box<dyn Fn() -> Vec<Arc<Core>> + Send + Sync>;
+
 pub(crate) struct Family {
     pub(crate) name: Name,
     pub(crate) group: Option<Name>,
@@ -53,6 +57,10 @@ pub(crate) struct Family {
     pending: Mutex<VecDeque<Event>>,
     /// Held by the one thread that delivers, so that events keep their order.
     delivering: Mutex<()>,
+    /// How often the configuration has changed: a circuit that was being made meanwhile looks.
+    version: AtomicU64,
+    /// All its circuits, where there can be more than one.
+    circuits: OnceLock<Circuits>,
     roster: Arc<Roster>,
     /// Its place on the roster, once it has one: what tells it from others there, also of the same name.
     pub(crate) place: OnceLock<u64>,
@@ -87,6 +95,8 @@ impl Family {
             built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
             pending: Mutex::new(VecDeque::new()),
             delivering: Mutex::new(()),
+            version: AtomicU64::new(0),
+            circuits: OnceLock::new(),
             roster,
             place: OnceLock::new(),
         };
@@ -96,6 +106,16 @@ impl Family {
 
     pub(super) fn roster(&self) -> &Arc<Roster> {
         &self.roster
+    }
+
+    /// Says that this family may have many circuits, and where they are.
+    pub(crate) fn set_circuits(&self, circuits: Circuits) {
+        let _only_once = self.circuits.set(circuits);
+    }
+
+    /// All its circuits; none for a family of one.
+    pub(super) fn circuits(&self) -> Vec<Arc<Core>> {
+        self.circuits.get().map(|circuits| circuits()).unwrap_or_default()
     }
 
     // ---- configuration ----
@@ -112,6 +132,16 @@ impl Family {
 
     pub(crate) fn config(&self) -> Config {
         self.config.lock().clone()
+    }
+
+    /// The settings in force, and which version they are.
+    pub(crate) fn settings(&self) -> (u64, Settings) {
+        let config = self.config.lock();
+        (self.version(), config.check(&mut Problems::default()))
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The configuration that the builder made, whatever has been in force since.
@@ -138,6 +168,8 @@ impl Family {
         let changes = config.changes(&next);
         let before = std::mem::replace(&mut *config, next);
         self.built.get_or_init(|| Box::new(before));
+        // Before the circuits are looked for: one that joins them later sees it.
+        self.version.fetch_add(1, Ordering::AcqRel);
         self.show(&settings);
         Enacted { changes, woken: apply(at, &settings), at }
     }
@@ -177,7 +209,8 @@ impl Family {
 
     fn tell(&self, event: &Event) {
         if let Event::Transition(transition) = event {
-            self.meter.transition(transition.from, transition.to, transition.cause.as_str());
+            let alone = self.circuits.get().is_none();
+            self.meter.transition(transition.from, transition.to, transition.cause.as_str(), alone);
         }
         match event {
             Event::Transition(transition) if matches!(transition.to, State::Open | State::ForcedOpen) => {
@@ -188,5 +221,11 @@ impl Family {
         }
         self.bus.deliver(event);
         self.roster.bus.deliver(event);
+    }
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Family").field("name", &self.name).field("group", &self.group).finish_non_exhaustive()
     }
 }

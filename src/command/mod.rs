@@ -75,11 +75,20 @@ impl Command {
     }
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
-        Self { core, classify: Arc::new(ByResult) }
+        Self::new(core, Arc::new(ByResult))
     }
 }
 
 impl<C> Command<C> {
+    pub(crate) fn new(core: Arc<Core>, classify: Arc<C>) -> Self {
+        Self { core, classify }
+    }
+
+    /// Whether this is the only handle, and nothing is going on.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        Arc::get_mut(&mut self.core).is_some_and(|core| core.is_idle())
+    }
+
     // ---- calling ----
 
     /// Runs an operation under the protection of this command. The closure is called on the first poll, and only if
@@ -283,11 +292,15 @@ impl<C> Command<C> {
         self.core.publish();
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
     pub(crate) fn classifier(&self) -> &C {
+        &self.classify
+    }
+
+    pub(crate) fn shared_classifier(&self) -> &Arc<C> {
         &self.classify
     }
 }

@@ -1,5 +1,6 @@
 //! What can be seen of a command at one moment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
@@ -32,6 +33,7 @@ use crate::window::latency::Latency;
 pub struct Snapshot {
     command: Name,
     group: Option<Name>,
+    key: Option<Arc<str>>,
     state: State,
     generation: u64,
     window: Counts,
@@ -96,6 +98,7 @@ impl Snapshot {
         Self {
             command: core.name(),
             group: core.family.group,
+            key: core.key().cloned(),
             state: view.state,
             generation: view.generation,
             window: view.window,
@@ -130,6 +133,11 @@ impl Snapshot {
     /// Its group, if it has one.
     pub fn group(&self) -> Option<&'static str> {
         self.group.map(Name::as_str)
+    }
+
+    /// Of a [keyed](crate::Keyed) command, which one, as in [`Event::key`](crate::Event::key).
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// What the circuit did with a call at this moment.

@@ -1,6 +1,7 @@
 //! Events: what happened to a circuit, why, and what it had seen.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::breaker::state::{Cause, Forced, RampStage, State};
@@ -38,6 +39,8 @@ pub enum Event {
     OverrideSet {
         /// Name of the command.
         command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
         /// Which way.
         forced: Forced,
         /// Why, in the operator's words.
@@ -52,6 +55,8 @@ pub enum Event {
     OverrideCleared {
         /// Name of the command.
         command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
         /// Which one.
         forced: Forced,
         /// Why it had been set.
@@ -86,6 +91,8 @@ pub enum Event {
     LeaseExpired {
         /// Name of the command.
         command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
         /// Generation of the half-open episode.
         generation: u64,
         /// When the place was taken.
@@ -96,6 +103,8 @@ pub enum Event {
     RampStage {
         /// Name of the command.
         command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
         /// The stage that began.
         stage: RampStage,
         /// Generation of the half-open episode.
@@ -113,6 +122,8 @@ pub enum Event {
 pub struct Transition {
     /// Name of the command.
     pub command: &'static str,
+    /// Of a keyed command, which one: see [`Event::key`].
+    pub key: Option<Arc<str>>,
     /// Its group, if it has one.
     pub group: Option<&'static str>,
     /// The state before.
@@ -166,6 +177,20 @@ pub struct Change {
 }
 
 impl Event {
+    /// Of a [keyed](crate::Keyed) command, which one: its key as text, in 64 characters at most and with what is not
+    /// printable escaped. `None` for what concerns all of them, and for a command without keys; `"*"` is the circuit that
+    /// keys share for which there was no room.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Transition(transition) => transition.key.as_deref(),
+            Self::OverrideSet { key, .. }
+            | Self::OverrideCleared { key, .. }
+            | Self::RampStage { key, .. }
+            | Self::LeaseExpired { key, .. } => key.as_deref(),
+            Self::Reconfigured { .. } | Self::ReloadRejected { .. } | Self::Missed(_) => None,
+        }
+    }
+
     /// Name of the command; `None` for [`Event::Missed`].
     pub fn command(&self) -> Option<&'static str> {
         match self {
@@ -181,18 +206,32 @@ impl Event {
     }
 }
 
+/// A command and, if it is one of many, its key.
+struct Subject<'e>(&'static str, &'e Option<Arc<str>>);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            None => f.write_str(self.0),
+            Some(key) => write!(f, "{}[{key}]", self.0),
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Transition(transition) => transition.fmt(f),
-            Self::OverrideSet { command, forced, reason, until, at } => {
+            Self::OverrideSet { command, key, forced, reason, until, at } => {
+                let command = Subject(command, key);
                 write!(f, "{command}: {} by an operator: {reason}", forced.state())?;
                 match until.and_then(|until| until.duration_since(*at).ok()) {
                     Some(left) => write!(f, " (for {left:?})"),
                     None => Ok(()),
                 }
             }
-            Self::OverrideCleared { command, forced, reason, expired, .. } => {
+            Self::OverrideCleared { command, key, forced, reason, expired, .. } => {
+                let command = Subject(command, key);
                 let how = if *expired { "expired" } else { "was lifted" };
                 write!(f, "{command}: {} {how} (it was: {reason})", forced.state())
             }
@@ -201,10 +240,13 @@ impl fmt::Display for Event {
                 changes.iter().try_for_each(|c| write!(f, "; {} {} -> {}", c.field, c.before, c.after))
             }
             Self::ReloadRejected { command, reason, .. } => write!(f, "{command}: keeps its configuration: {reason}"),
-            Self::LeaseExpired { command, generation, .. } => {
+            Self::LeaseExpired { command, key, generation, .. } => {
+                let command = Subject(command, key);
                 write!(f, "{command}: a probe of generation {generation} was given up; another call takes its place")
             }
-            Self::RampStage { command, stage, .. } => write!(f, "{command}: coming back, {stage}"),
+            Self::RampStage { command, key, stage, .. } => {
+                write!(f, "{}: coming back, {stage}", Subject(command, key))
+            }
             Self::Missed(count) => write!(f, "{count} events were missed"),
         }
     }
@@ -212,7 +254,8 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { command, from, to, cause, report, .. } = self;
+        let Self { command, key, from, to, cause, report, .. } = self;
+        let command = Subject(command, key);
         write!(f, "{command}: {from} -> {to}: {cause}")?;
         // The figures are news where they decided; probes are told by their cause.
         if *from == State::Closed && *to == State::Open {

@@ -17,6 +17,7 @@ use crate::breaker::state::State;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
+use crate::window::counts::Health;
 
 /// Buckets, in seconds, that suit `fusebox_call_duration_seconds`.
 ///
@@ -54,15 +55,17 @@ impl FallbackOutcome {
     }
 }
 
-/// Figures that are sampled, not counted.
+/// Figures that are sampled, not counted; summed up over the circuits of a command that has many.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    pub(crate) state: State,
-    pub(crate) in_flight: u32,
+    /// Circuits in each state, in the order of [`State::ALL`].
+    pub(crate) states: [u32; State::ALL.len()],
+    pub(crate) in_flight: u64,
     pub(crate) limit: Option<u32>,
-    pub(crate) queue_length: u32,
-    pub(crate) window_calls: u64,
-    pub(crate) window_error_ratio: f64,
+    pub(crate) queue_length: u64,
+    pub(crate) health: Health,
+    /// Keys that made room and lookups that found none, for a keyed command.
+    pub(crate) keyed: bool,
     pub(crate) error_rate: Option<f64>,
     pub(crate) min_calls: u32,
     pub(crate) open_for: Duration,
@@ -124,13 +127,28 @@ impl Meter {
         self.with(|handles| handles.fallbacks[outcome as usize].increment(1));
     }
 
-    pub(crate) fn transition(&self, from: State, to: State, cause: &'static str) {
-        self.state.store(to as usize, Ordering::Relaxed);
+    /// `alone`: of the only circuit there is. How many of many are in a state is sampled.
+    pub(crate) fn transition(&self, from: State, to: State, cause: &'static str, alone: bool) {
+        if alone {
+            self.state.store(to as usize, Ordering::Relaxed);
+        }
         self.guarded(|recorder| {
             let labels = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
             self.counter(recorder, "fusebox_transitions_total", &labels).increment(1);
-            self.state(recorder);
+            if alone {
+                self.state(recorder);
+            }
         });
+    }
+
+    /// Counts a key whose circuit made room for another.
+    pub(crate) fn evicted(&self) {
+        self.guarded(|recorder| self.counter(recorder, EVICTIONS, &[]).increment(1));
+    }
+
+    /// Counts a lookup of a key for which there was no room.
+    pub(crate) fn overflowed(&self) {
+        self.guarded(|recorder| self.counter(recorder, OVERFLOW, &[]).increment(1));
     }
 
     pub(crate) fn reload(&self, applied: bool) {
@@ -143,16 +161,24 @@ impl Meter {
     }
 
     pub(crate) fn sample(&self, sample: &Sample) {
-        self.state.store(sample.state as usize, Ordering::Relaxed);
+        if let (false, Some(state)) = (sample.keyed, sample.states.iter().position(|circuits| *circuits > 0)) {
+            self.state.store(state, Ordering::Relaxed);
+        }
         self.with(|_| ());
         self.guarded(|recorder| {
-            self.state(recorder);
+            for (state, circuits) in State::ALL.into_iter().zip(sample.states) {
+                self.gauge(recorder, "fusebox_state", &[("state", state.as_str())], f64::from(circuits));
+            }
+            if sample.keyed {
+                self.counter(recorder, EVICTIONS, &[]).increment(0);
+                self.counter(recorder, OVERFLOW, &[]).increment(0);
+            }
             let gauges = [
-                ("fusebox_in_flight", Some(f64::from(sample.in_flight))),
+                ("fusebox_in_flight", Some(sample.in_flight as f64)),
                 ("fusebox_concurrency_limit", sample.limit.map(f64::from)),
-                ("fusebox_queue_length", Some(f64::from(sample.queue_length))),
-                ("fusebox_window_calls", Some(sample.window_calls as f64)),
-                ("fusebox_window_error_ratio", Some(sample.window_error_ratio)),
+                ("fusebox_queue_length", Some(sample.queue_length as f64)),
+                ("fusebox_window_calls", Some(sample.health.total as f64)),
+                ("fusebox_window_error_ratio", Some(sample.health.error_rate().unwrap_or(0.0))),
                 ("fusebox_config_error_rate", sample.error_rate),
                 ("fusebox_config_min_calls", Some(f64::from(sample.min_calls))),
                 ("fusebox_config_open_seconds", Some(sample.open_for.as_secs_f64())),
@@ -267,6 +293,9 @@ impl std::fmt::Debug for Meter {
     }
 }
 
+const EVICTIONS: &str = "fusebox_keyed_evictions_total";
+const OVERFLOW: &str = "fusebox_keyed_overflow_total";
+
 static METADATA: Metadata<'static> = Metadata::new("fusebox", Level::INFO, Some("fusebox"));
 
 fn address(recorder: &dyn Recorder) -> usize {
@@ -280,12 +309,18 @@ fn describe(recorder: &dyn Recorder) {
         ("fusebox_transitions_total", "Changes of a circuit's state"),
         ("fusebox_late_outcomes_total", "Results that came after their circuit had changed its state"),
         ("fusebox_config_reloads_total", "Live changes of the configuration"),
+        (EVICTIONS, "Keys whose circuit made room for another"),
+        (OVERFLOW, "Lookups of keys for which there was no room"),
     ];
     for (name, text) in counters {
         recorder.describe_counter(name.into(), Some(Unit::Count), text.into());
     }
     let gauges = [
-        ("fusebox_state", Unit::Count, "1 for the state that the circuit is in, 0 for the others"),
+        (
+            "fusebox_state",
+            Unit::Count,
+            "1 for the state that the circuit is in, 0 for the others; of a keyed command, circuits in each",
+        ),
         ("fusebox_in_flight", Unit::Count, "Calls in flight"),
         ("fusebox_concurrency_limit", Unit::Count, "Most calls that may be in flight"),
         ("fusebox_queue_length", Unit::Count, "Calls that wait for a place"),
