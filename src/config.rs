@@ -1,5 +1,6 @@
 //! The configuration of a command, as data: the builder fills it, a snapshot shows it, `reconfigure` changes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breaker::config::{Breaker, Rules};
@@ -147,7 +148,7 @@ impl Config {
             timeout,
             capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
             rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
-            rules: self.breaker.check(problems),
+            rules: Arc::new(self.breaker.check(problems)),
             fallbacks: Capacity::of(bulkhead::limit(
                 problems,
                 "max_concurrent_fallbacks",
@@ -217,7 +218,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: u64,
     pub(crate) capacity: Capacity,
     pub(crate) rate: Option<Rate>,
-    pub(crate) rules: Rules,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) fallbacks: Capacity,
     pub(crate) latency_window: Option<u64>,
 }

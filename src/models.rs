@@ -112,7 +112,7 @@ fn circuit(min_calls: u32) -> (std::sync::Arc<Flow>, Arc<Circuit>) {
     let breaker = Breaker::error_rate(0.5).min_calls(min_calls).jitter(0.0);
     let rules: Rules = breaker.check(&mut Problems::default());
     let flow = std::sync::Arc::new(Flow::new(8));
-    (flow.clone(), Arc::new(Circuit::new(at(0), rules, flow, || 0.5)))
+    (flow.clone(), Arc::new(Circuit::new(at(0), std::sync::Arc::new(rules), flow, || 0.5)))
 }
 
 /// A call that the circuit has let in, with a slot.

@@ -106,17 +106,19 @@ impl Streak {
 /// Everything that decides.
 #[derive(Debug)]
 struct Core {
-    rules: Rules,
+    /// The same for all circuits of one configuration.
+    rules: Arc<Rules>,
     machine: Machine,
     books: Books,
-    outbox: VecDeque<(Fact, Figures)>,
+    #[allow(clippy::box_collection, reason = "a word in place of four, for what is seldom there")]
+    outbox: Option<Box<VecDeque<(Fact, Figures)>>>,
 }
 
 impl Circuit {
-    pub(crate) fn new(now: Stamp, rules: Rules, flow: Arc<Flow>, draw: fn() -> f64) -> Self {
+    pub(crate) fn new(now: Stamp, rules: Arc<Rules>, flow: Arc<Flow>, draw: fn() -> f64) -> Self {
         flow.begin_generation(Word::FIRST.generation());
         let (machine, books) = (Machine::new(now, draw), Books::new(now, rules.span));
-        let core = Core { rules, machine, books, outbox: VecDeque::new() };
+        let core = Core { rules, machine, books, outbox: None };
         let circuit = Self {
             word: AtomicU64::new(Word::FIRST.raw()),
             until: AtomicU64::new(Stamp::NEVER.as_nanos()),
@@ -372,7 +374,7 @@ impl Circuit {
     }
 
     /// Takes new rules; state and counts stay. A window of another shape starts empty.
-    pub(crate) fn reconfigure(&self, now: Stamp, rules: Rules) {
+    pub(crate) fn reconfigure(&self, now: Stamp, rules: Arc<Rules>) {
         self.decide(now, |core| {
             if rules.span != core.rules.span {
                 core.books.reshape(now, rules.span, &self.tally);
@@ -410,7 +412,7 @@ impl Circuit {
     pub(crate) fn take_facts(&self) -> VecDeque<(Fact, Figures)> {
         let mut core = self.core.lock();
         self.news.store(false, Ordering::Release);
-        std::mem::take(&mut core.outbox)
+        core.outbox.take().map(|outbox| *outbox).unwrap_or_default()
     }
 
     /// Everything that can be seen, at one moment.
@@ -482,7 +484,8 @@ impl Circuit {
             window: core.books.window(&self.tally),
             span: core.books.span(now),
         };
-        core.outbox.extend(facts.into_iter().map(|fact| (fact, figures.clone())));
+        let outbox = core.outbox.get_or_insert_default();
+        outbox.extend(facts.into_iter().map(|fact| (fact, figures.clone())));
         self.news.store(true, Ordering::Release);
     }
 

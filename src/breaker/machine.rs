@@ -184,9 +184,10 @@ pub(crate) struct Machine {
     changed: Stamp,
     /// Reopenings in a row that are not forgiven yet.
     level: u32,
-    /// Holds, by [`Forced`]: open first, so that it wins.
-    holds: [Option<Override>; 2],
-    facts: VecDeque<Fact>,
+    /// Holds, by [`Forced`]: open first, so that it wins. Boxed, like the facts: of a thousand circuits few have any.
+    holds: Option<Box<[Option<Override>; 2]>>,
+    #[allow(clippy::box_collection, reason = "a word in place of four, for what is seldom there")]
+    facts: Option<Box<VecDeque<Fact>>>,
     draw: fn() -> f64,
 }
 
@@ -198,8 +199,8 @@ impl Machine {
             generation: Word::FIRST.generation(),
             changed: now,
             level: 0,
-            holds: [None, None],
-            facts: VecDeque::new(),
+            holds: None,
+            facts: None,
             draw,
         }
     }
@@ -282,7 +283,7 @@ impl Machine {
         match &mut self.phase {
             Phase::HalfOpen(episode) if !word.state().is_passing() => {
                 if episode.evict_overdue(rules, now) {
-                    self.facts.push_back(Fact::LeaseExpired { generation, at: now });
+                    self.facts.get_or_insert_default().push_back(Fact::LeaseExpired { generation, at: now });
                 }
                 Ok(Ticket { word, pass: Pass::Probe(episode.issue(now.plus(lease))) })
             }
@@ -350,9 +351,9 @@ impl Machine {
 
     pub(crate) fn force(&mut self, now: Stamp, forced: Forced, hold: Override) {
         self.expire_holds(now);
-        self.facts.push_back(Fact::OverrideSet { forced, hold: hold.clone(), at: now });
+        self.tell(Fact::OverrideSet { forced, hold: hold.clone(), at: now });
         let was = self.stored();
-        self.holds[forced as usize] = Some(hold);
+        self.holds.get_or_insert_default()[forced as usize] = Some(hold);
         self.flip_from(was, now, Cause::Forced);
     }
 
@@ -371,7 +372,11 @@ impl Machine {
     }
 
     pub(crate) fn take_facts(&mut self) -> VecDeque<Fact> {
-        std::mem::take(&mut self.facts)
+        self.facts.take().map(|facts| *facts).unwrap_or_default()
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        self.facts.get_or_insert_default().push_back(fact);
     }
 
     /// Judges the probes so far by rules that have changed. With fewer probes to come, those that have ended may be all
@@ -435,7 +440,7 @@ impl Machine {
         if let Phase::Ramping(before) = &self.phase {
             climb.overdue = before.overdue;
         }
-        self.facts.push_back(Fact::Stage { stage: climb.show(steps), generation: self.generation, at: now });
+        self.tell(Fact::Stage { stage: climb.show(steps), generation: self.generation, at: now });
         self.phase = Phase::Ramping(climb);
     }
 
@@ -500,7 +505,7 @@ impl Machine {
             let refuses_until = self.refuses_until(now);
             self.changed = now;
             let generation = self.generation;
-            self.facts.push_back(Fact::Changed { from, to, cause, generation, lasted, refuses_until, at: now });
+            self.tell(Fact::Changed { from, to, cause, generation, lasted, refuses_until, at: now });
         }
     }
 
@@ -520,8 +525,9 @@ impl Machine {
     }
 
     fn find_hold(&self, which: impl Fn(&Override) -> bool) -> Option<(Forced, &Override)> {
+        let holds = self.holds.as_ref()?;
         let forced = [Forced::Open, Forced::Closed].into_iter();
-        forced.filter_map(|forced| Some((forced, self.holds[forced as usize].as_ref()?))).find(|(_, hold)| which(hold))
+        forced.filter_map(|forced| Some((forced, holds[forced as usize].as_ref()?))).find(|(_, hold)| which(hold))
     }
 
     /// Ends the overrides that have run out.
@@ -533,13 +539,15 @@ impl Machine {
     }
 
     fn release(&mut self, now: Stamp, expired: bool, which: impl Fn(&Override) -> bool) -> bool {
+        let Some(mut holds) = self.holds.take() else { return false };
         let mut released = false;
         for forced in [Forced::Open, Forced::Closed] {
-            if let Some(hold) = self.holds[forced as usize].take_if(|hold| which(hold)) {
-                self.facts.push_back(Fact::OverrideCleared { forced, hold, expired, at: now });
+            if let Some(hold) = holds[forced as usize].take_if(|hold| which(hold)) {
+                self.tell(Fact::OverrideCleared { forced, hold, expired, at: now });
                 released = true;
             }
         }
+        self.holds = holds.iter().any(Option::is_some).then_some(holds);
         released
     }
 }

@@ -114,7 +114,7 @@ impl Core {
 
     /// Takes new settings, and says whom to wake.
     pub(crate) fn apply(&self, now: Stamp, settings: &Settings) -> Vec<Waker> {
-        self.circuit.reconfigure(now, settings.rules.clone());
+        self.circuit.reconfigure(now, Arc::clone(&settings.rules));
         self.extras.reconfigure(now, settings);
         self.fallbacks.resize(settings.fallbacks);
         self.slots.resize(settings.capacity)

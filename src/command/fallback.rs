@@ -122,6 +122,9 @@ impl Fallbacks {
     }
 
     pub(crate) fn resize(&self, capacity: Capacity) {
+        if self.made.get().is_none() && capacity == self.capacity {
+            return;
+        }
         let waiting = self.made().slots.resize(capacity);
         debug_assert!(waiting.is_empty(), "fallbacks do not queue");
     }

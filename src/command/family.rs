@@ -12,7 +12,7 @@ use super::core::Core;
 use super::roster::Roster;
 use crate::breaker::state::State;
 use crate::config::{Config, Settings};
-use crate::error::{ConfigError, Problems};
+use crate::error::ConfigError;
 use crate::name::Name;
 use crate::observe::bus::{Bus, Listener};
 use crate::observe::event::{Change, Event};
@@ -51,6 +51,8 @@ pub(crate) struct Family {
     /// When a refusal was last traced.
     pub(super) traced: AtomicU64,
     pub(super) config: Mutex<Config>,
+    /// The checked form of the same.
+    settings: Mutex<Settings>,
     /// What the builder said, once something else is in force.
     built: OnceLock<Box<Config>>,
     /// Events that wait to be delivered, in order.
@@ -92,6 +94,7 @@ impl Family {
             queue_wait: AtomicU64::new(0),
             traced: AtomicU64::new(0),
             config: Mutex::new(config),
+            settings: Mutex::new(settings.clone()),
             built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
             pending: Mutex::new(VecDeque::new()),
             delivering: Mutex::new(()),
@@ -136,8 +139,8 @@ impl Family {
 
     /// The settings in force, and which version they are.
     pub(crate) fn settings(&self) -> (u64, Settings) {
-        let config = self.config.lock();
-        (self.version(), config.check(&mut Problems::default()))
+        let settings = self.settings.lock();
+        (self.version(), settings.clone())
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -169,6 +172,7 @@ impl Family {
         let before = std::mem::replace(&mut *config, next);
         self.built.get_or_init(|| Box::new(before));
         // Before the circuits are looked for: one that joins them later sees it.
+        *self.settings.lock() = settings.clone();
         self.version.fetch_add(1, Ordering::AcqRel);
         self.show(&settings);
         Enacted { changes, woken: apply(at, &settings), at }

@@ -4,7 +4,7 @@
 //! counted in [`Flow`]. [`Reading`] is what the ring keeps of them, and [`Counts`] is what people see.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::flow::Flow;
 use super::ring;
@@ -16,6 +16,12 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Tally {
     /// Has the successes that count for the circuit.
     flow: Arc<Flow>,
+    /// Made for the first call that is anything else: of a thousand circuits many never see one.
+    more: OnceLock<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
     /// Errors that count for the circuit; each is counted in `others` as well.
     bad: AtomicU64,
     /// Calls that took too long and count for the circuit; each is counted as a success or an error as well.
@@ -30,15 +36,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(flow: Arc<Flow>) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            flow,
-            bad: zero(),
-            slow: zero(),
-            late_good: zero(),
-            late: zero(),
-            others: std::array::from_fn(|_| zero()),
-        }
+        Self { flow, more: OnceLock::new() }
     }
 
     #[inline]
@@ -46,43 +44,52 @@ impl Tally {
         &self.flow
     }
 
+    fn more(&self) -> &More {
+        self.more.get_or_init(Box::default)
+    }
+
+    fn read_more(&self, counter: impl FnOnce(&More) -> &AtomicU64) -> u64 {
+        self.more.get().map_or(0, |more| counter(more).load(Ordering::Acquire))
+    }
+
     pub(crate) fn add_bad(&self) {
-        self.bad.fetch_add(1, Ordering::AcqRel);
+        self.more().bad.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn add_slow(&self) {
-        self.slow.fetch_add(1, Ordering::AcqRel);
+        self.more().slow.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts an outcome that has no say in the circuit's state, or whose say is counted apart.
     pub(crate) fn add(&self, outcome: Outcome) {
+        let more = self.more();
         match outcome {
-            Outcome::Success => &self.late_good,
-            other => &self.others[other as usize],
+            Outcome::Success => &more.late_good,
+            other => &more.others[other as usize],
         }
         .fetch_add(1, Ordering::AcqRel);
     }
 
     fn of(&self, outcome: usize) -> u64 {
         match outcome.checked_sub(Outcome::FIRST_REFUSAL) {
-            None => self.others[outcome].load(Ordering::Acquire),
+            None => self.read_more(|more| &more.others[outcome]),
             Some(refusal) => self.flow.refused(refusal),
         }
     }
 
     pub(crate) fn add_late(&self) {
-        self.late.fetch_add(1, Ordering::Relaxed);
+        self.more().late.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn late(&self) -> u64 {
-        self.late.load(Ordering::Relaxed)
+        self.read_more(|more| &more.late)
     }
 
     /// All calls of all time, by outcome. The word of [`Flow`] has room for 34 bits of successes; `good` follows it.
     pub(crate) fn lifetime(&self, good: &mut Extended) -> Counts {
         let mut by_outcome = std::array::from_fn(|outcome| self.of(outcome));
         let good = good.follow(self.flow.good());
-        by_outcome[Outcome::Success as usize] = good + self.late_good.load(Ordering::Acquire);
+        by_outcome[Outcome::Success as usize] = good + self.read_more(|more| &more.late_good);
         Counts { by_outcome }
     }
 
@@ -100,13 +107,12 @@ impl Tally {
 
     /// The counters of this moment.
     pub(crate) fn read(&self) -> Counters {
-        let cut = |cell: &AtomicU64| cell.load(Ordering::Acquire) as u32;
         Counters {
             good: self.flow.good() as u32,
             rare: Rare {
-                bad: cut(&self.bad),
-                slow: cut(&self.slow),
-                late_good: cut(&self.late_good),
+                bad: self.read_more(|more| &more.bad) as u32,
+                slow: self.read_more(|more| &more.slow) as u32,
+                late_good: self.read_more(|more| &more.late_good) as u32,
                 others: std::array::from_fn(|outcome| self.of(outcome) as u32),
             },
         }
@@ -329,8 +335,8 @@ mod tests {
         let tally = tally();
         let edge = u64::from(u32::MAX) - 1;
         tally.flow.set_good(edge);
-        tally.bad.store(edge, Ordering::Release);
-        tally.others[Outcome::Failure as usize].store(edge, Ordering::Release);
+        tally.more().bad.store(edge, Ordering::Release);
+        tally.more().others[Outcome::Failure as usize].store(edge, Ordering::Release);
         let before = tally.read_at_edge(&Reading::default());
         for _ in 0..5 {
             tally.flow.add_good();

@@ -170,7 +170,11 @@ impl World {
         in_flight.sort_unstable();
         Key {
             phase,
-            holds: self.machine.holds.each_ref().map(|hold| hold.as_ref().map(|hold| left(hold.until))),
+            holds: self
+                .machine
+                .holds
+                .as_deref()
+                .map_or([None; 2], |holds| holds.each_ref().map(|hold| hold.as_ref().map(|hold| left(hold.until)))),
             in_flight,
             lost: self.lost,
             health: (self.health.errors.min(MIN_CALLS.into()), self.health.total.min(MIN_CALLS.into())),
@@ -343,7 +347,10 @@ impl World {
             check(self.lost || episode.out.len() <= self.in_flight.len(), "a place is held by nobody")?;
         }
         // With no further result, a call that waits long enough is admitted: nothing wedges.
-        let forever = self.machine.holds[Forced::Open as usize].as_ref().is_some_and(|hold| hold.until == Stamp::NEVER);
+        let forever = self
+            .machine
+            .stored_hold()
+            .is_some_and(|(forced, hold)| forced == Forced::Open && hold.until == Stamp::NEVER);
         let mut later = self.fork();
         later.now = self.now.plus(OPEN_FOR.max(LEASE) + 3);
         later.machine.offer(&later.rules);
