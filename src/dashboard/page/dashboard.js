@@ -71,6 +71,9 @@ function explain(event) {
   return parts.join("; ");
 }
 
+/** When trouble began: reopenings after failed probes are the same trouble still. */
+const began = ({ opening, hold, since }) => (opening && !hold ? opening.at : since);
+
 /** What is being done about a command that is not well. */
 function remedy(command) {
   const { second, hold, state } = command;
@@ -279,7 +282,7 @@ function drawCard(command) {
   const { parts } = card;
   const { glyph, word } = STATES[data.state];
   mark(card.root, "data-state", data.state);
-  write(card.state, data.state === "closed" ? `${glyph} ${word}` : `${glyph} ${word} · ${span(serverNow() - data.since)}`);
+  write(card.state, data.state === "closed" ? `${glyph} ${word}` : `${glyph} ${word} · ${span(serverNow() - began(data))}`);
 
   const perSecond = data.rate ?? data.second.ok + data.second.failed + data.second.refused;
   write(parts.rate, `${number(Math.round(perSecond))}/s`);
@@ -355,7 +358,7 @@ const MOST_SICK = 6;
 
 function drawSick() {
   const sick = [...model.commands.values()].filter(({ data }) => data.state !== "closed");
-  sick.sort((a, b) => RANK.indexOf(a.data.state) - RANK.indexOf(b.data.state) || a.data.since - b.data.since);
+  sick.sort((a, b) => RANK.indexOf(a.data.state) - RANK.indexOf(b.data.state) || began(a.data) - began(b.data) || byName(a, b));
   $("alarm").hidden = sick.length === 0;
   const list = $("sick");
   sick.slice(0, MOST_SICK).forEach((command, at) => {
@@ -386,8 +389,7 @@ function drawSickItem(item, data) {
   mark(item, "data-state", data.state);
   write(state, `${STATES[data.state].glyph} ${STATES[data.state].word}`);
   write(name, data.name);
-  const began = data.opening && !data.hold ? data.opening.at : data.since;
-  write(since, `since ${clock(began)}, for ${span(serverNow() - began)}`);
+  write(since, `since ${clock(began(data))}, for ${span(serverNow() - began(data))}`);
   write(why, data.hold ? `An operator: “${data.hold.reason}”` : data.opening ? explain(data.opening) : "It was so before this page's server began to watch.");
   write(doing, remedy(data));
 }
@@ -491,7 +493,7 @@ function drawDrawer(mine, detail) {
   const { parts } = mine;
   mark(drawer, "data-state", command.state);
   write(parts.state, `${STATES[command.state].glyph} ${STATES[command.state].word}`);
-  write(parts.since, `since ${clock(command.since)}, for ${span(detail.now - command.since)}`);
+  write(parts.since, `since ${clock(began(command))}, for ${span(detail.now - began(command))}`);
   write(parts.why, command.hold ? `An operator: “${command.hold.reason}”` : command.opening ? `Opened at ${clock(command.opening.at)}. ${explain(command.opening)}.` : "");
   write(parts.remedy, command.state === "closed" ? verge(command) : remedy(command));
   drawActions(parts.actions, command);
@@ -554,14 +556,14 @@ function chart(series, format, limit = null) {
 }
 
 function timelineChart({ timeline, now, command }, seconds) {
-  const began = now - seconds * 1000;
-  const x = (ms) => ((ms - began) / (seconds * 1000)) * WIDE;
+  const start = now - seconds * 1000;
+  const x = (ms) => ((ms - start) / (seconds * 1000)) * WIDE;
   const steps = timeline.length > 0 ? timeline : [{ at: command.since, state: command.state }];
   const bands = steps.map(({ at, state }, i) => {
-    const from = Math.max(began, at);
+    const from = Math.max(start, at);
     const to = Math.min(now, steps[i + 1]?.at ?? now);
     // Half a second of trouble must be seen as well.
-    return to <= began ? null : svg("rect", { class: "band", "data-state": state, x: x(from).toFixed(1), y: state === "closed" ? 18 : 2, width: Math.max(1.5, x(to) - x(from)).toFixed(1), height: state === "closed" ? 6 : 22 });
+    return to <= start ? null : svg("rect", { class: "band", "data-state": state, x: x(from).toFixed(1), y: state === "closed" ? 18 : 2, width: Math.max(1.5, x(to) - x(from)).toFixed(1), height: state === "closed" ? 6 : 22 });
   });
   const words = steps.slice(-4).map(({ at, state }) => `${STATES[state].word} from ${clock(at)}`).join(", ");
   return svg("svg", { class: "timeline", viewBox: `0 0 ${WIDE} 26`, preserveAspectRatio: "none", role: "img", "aria-label": words }, ...bands.filter(Boolean));
