@@ -195,6 +195,7 @@ impl Config {
             "breaker.consecutive_failures": breaker.consecutive_failures,
             "breaker.slow_calls": breaker.slow_calls,
             "breaker.count_in_flight": breaker.count_in_flight,
+            "breaker.abort_on_trip": breaker.abort_on_trip,
             "breaker.count_rejections": breaker.count_rejections,
             "breaker.count_cancelled_after": breaker.count_cancelled_after,
             "max_concurrent_fallbacks": max_concurrent_fallbacks,

@@ -40,7 +40,8 @@ pub enum Error<E> {
     /// It was started and did not end within its timeout.
     #[error(transparent)]
     TimedOut(TimedOut),
-    /// It was never started.
+    /// The command refused it: it was never started, but for a call that the circuit took back when it opened
+    /// ([`Reason::Aborted`]).
     #[error(transparent)]
     Rejected(Rejected),
 }
@@ -62,7 +63,10 @@ impl<E> Error<E> {
 
     /// Whether the operation was started, and so may have had an effect.
     pub const fn was_started(&self) -> bool {
-        !matches!(self, Self::Rejected(_))
+        match self {
+            Self::Rejected(rejected) => rejected.was_started(),
+            _ => true,
+        }
     }
 
     /// How long to wait before another try, where that is known: see [`Rejected::retry_after`].
@@ -116,7 +120,7 @@ impl<E> From<TimedOut> for Error<E> {
     }
 }
 
-/// A call that was refused: its operation was not started.
+/// A call that was refused: its operation was not started, but for [`Reason::Aborted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("command `{command}` refused the call: {reason}")]
 pub struct Rejected {
@@ -143,6 +147,11 @@ impl Rejected {
         if self.wait == u64::MAX { None } else { Some(Duration::from_nanos(self.wait)) }
     }
 
+    /// Whether the operation was started all the same, and so may have had an effect: for [`Reason::Aborted`] alone.
+    pub const fn was_started(&self) -> bool {
+        matches!(self.reason, Reason::Aborted)
+    }
+
     /// The name of the command that refused.
     pub const fn command(&self) -> &'static str {
         self.command.as_str()
@@ -167,6 +176,9 @@ pub enum Reason {
     QueueTimeout,
     /// The rate limit is used up.
     RateLimited,
+    /// The circuit opened while the call was in flight: see [`Breaker::abort_on_trip`](crate::Breaker::abort_on_trip).
+    /// The one reason of a call that was started.
+    Aborted,
 }
 
 impl fmt::Display for Reason {
@@ -179,6 +191,7 @@ impl fmt::Display for Reason {
             Self::ConcurrencyLimit => "too many calls are in flight",
             Self::QueueTimeout => "no place came free in time",
             Self::RateLimited => "the rate limit is used up",
+            Self::Aborted => "the circuit opened while the call was in flight",
         })
     }
 }

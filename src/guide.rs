@@ -86,8 +86,8 @@
 //!
 //! # Errors
 //!
-//! [`Error`] has three cases: it ran and failed, it ran too long, it never ran. Only the last is surely without effect,
-//! which is what [`Error::was_started`] tells. [`Error::retry_after`] says when a refused call is worth another try:
+//! [`Error`] has three cases: it ran and failed, it ran too long, it was refused. Only the last is without effect, as it
+//! never ran, unless [`Breaker::abort_on_trip`] took it back; [`Error::was_started`] tells. [`Error::retry_after`] says when a refused call is worth another try:
 //! pass it on as `Retry-After`. To have one error type in a service, implement `From<Rejected>` and `From<TimedOut>` for
 //! it and call [`Error::flatten`].
 //!

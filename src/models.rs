@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use loom::sync::Arc;
@@ -24,7 +24,7 @@ use crate::error::Problems;
 use crate::outcome::Outcome;
 use crate::rate_limit::config::RateLimit;
 use crate::rate_limit::limiter::Limiter;
-use crate::sync::plant;
+use crate::sync::{AtomicBool, Ordering, plant};
 use crate::time::Stamp;
 use crate::window::flow::{Entered, Flow, LaneId};
 
@@ -109,7 +109,10 @@ fn at(nanos: u64) -> Stamp {
 }
 
 fn circuit(min_calls: u32) -> (std::sync::Arc<Flow>, Arc<Circuit>) {
-    let breaker = Breaker::error_rate(0.5).min_calls(min_calls).jitter(0.0);
+    circuit_of(&Breaker::error_rate(0.5).min_calls(min_calls).jitter(0.0))
+}
+
+fn circuit_of(breaker: &Breaker) -> (std::sync::Arc<Flow>, Arc<Circuit>) {
     let rules: Rules = breaker.check(&mut Problems::default());
     let flow = std::sync::Arc::new(Flow::new(8));
     (flow.clone(), Arc::new(Circuit::new(at(0), std::sync::Arc::new(rules), flow, || 0.5)))
@@ -195,5 +198,37 @@ fn a_turn_that_is_given_back_is_nobodys_or_the_next_ones() {
         limiter.give_back(unused);
         let own = reserve(&limiter).1;
         assert_ne!(own, other.join().unwrap());
+    });
+}
+
+/// A waker that tells whether it was woken.
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A call that is about to wait while the circuit opens ends: it sees that, or it is woken for it.
+#[test]
+fn a_call_that_is_about_to_wait_does_not_miss_the_opening() {
+    prove("seat", || {
+        let (flow, circuit) = circuit_of(&Breaker::disabled().consecutive_failures(1).abort_on_trip(true));
+        let (waits, fails) = (enter(&flow, &circuit), enter(&flow, &circuit));
+        let bell = std::sync::Arc::new(Bell(AtomicBool::new(false)));
+        let waker = Waker::from(std::sync::Arc::clone(&bell));
+        let caller = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || {
+                let lookout = circuit.lookout().expect("its rules want one");
+                lookout.must_end(waits.word, &mut None, &Context::from_waker(&waker))
+            })
+        };
+        end(&circuit, fails, Outcome::Failure);
+        drop(circuit.take_facts());
+        circuit.ring();
+        let saw = caller.join().unwrap();
+        assert!(saw || bell.0.load(Ordering::SeqCst), "it waits for ever");
     });
 }

@@ -107,7 +107,7 @@ pub enum Outcome {
     Panicked,
     /// It ran and its verdict was ignored.
     Ignored,
-    /// It was dropped before it ended, while it ran or while it waited for a place.
+    /// It was dropped before it ended, while it ran or while it waited for a place; or it was ended by its circuit's opening.
     Cancelled,
     /// It was refused by the circuit.
     ShortCircuited,

@@ -1,14 +1,20 @@
-//! The breaker's options, each off by default: trips that are sure of their rate, and calls in flight that count.
+//! The breaker's options, each off by default: trips that are sure of their rate, calls in flight that count, and calls in
+//! flight that end when the circuit opens.
 
 mod support;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use fusebox::{Breaker, Cause, Command, Error, Event, Ramp, State};
+use fusebox::{Breaker, Bulkhead, Cause, Command, Config, Error, Event, Outcome, Ramp, Reason, State, Verdict};
 use futures::{FutureExt, StreamExt};
-use support::{Failure, advance, command, ended, hang, health, ms, play, poll, rate, secs, transitions};
+use support::{DOWN, Failure, advance, command, ended, hang, health, ms, play, poll, rate, secs, transitions};
 use tokio::sync::oneshot;
 
 #[tokio::test(start_paused = true)]
@@ -348,5 +354,239 @@ async fn what_is_overdue_is_what_is_in_flight_and_old_enough() {
         }
         drop(calls);
         assert_eq!((figures(&command)[3], command.snapshot().in_flight()), (0, 0));
+    }
+}
+
+// ---- abort on trip ----
+
+/// Trips at the first failure, and ends what is in flight then.
+fn aborting() -> Breaker {
+    support::in_a_row(1).open_for(secs(2)).abort_on_trip(true)
+}
+
+/// An operation that hangs, and tells when it is dropped.
+struct Dropped(Rc<Cell<u32>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+fn aborted(result: Option<Result<u32, Error<Failure>>>) -> bool {
+    let Some(Err(error)) = result else { return false };
+    let Error::Rejected(rejected) = error else { return false };
+    assert!(error.was_started() && rejected.was_started());
+    assert_eq!((error.retry_after(), rejected.command()), (rejected.retry_after(), "peer"));
+    assert_eq!(rejected.reason().to_string(), "the circuit opened while the call was in flight");
+    rejected.reason() == Reason::Aborted
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_end_at_the_moment_the_circuit_opens() {
+    let command = command(aborting());
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let command = command.clone();
+            tokio::spawn(async move { (command.run(hang).no_timeout().await, tokio::time::Instant::now()) })
+        })
+        .collect();
+    tokio::time::sleep(ms(70)).await;
+    let opened = tokio::time::Instant::now();
+    play(&command, "F").await;
+    for call in calls {
+        let (result, at) = call.await.expect("it ends");
+        assert!(aborted(Some(result)));
+        assert_eq!((at, result.unwrap_err().retry_after()), (opened, Some(secs(2))));
+    }
+    let snapshot = command.snapshot();
+    assert_eq!((snapshot.state(), snapshot.in_flight(), snapshot.late_outcomes()), (State::Open, 0, 5));
+    assert_eq!(support::outcomes(&command), [(Outcome::Failure, 1), (Outcome::Cancelled, 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_option_calls_in_flight_run_on() {
+    let command = command(aborting().abort_on_trip(false));
+    let mut calls = hanging(&command, 3);
+    play(&command, "F").await;
+    wait(&mut calls, ms(999)).await;
+    assert_eq!(command.snapshot().in_flight(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operation_is_dropped_at_once_and_before_its_slot_is_given_back() {
+    let (command, dropped) = (command(aborting()), Rc::new(Cell::new(0)));
+    let guard = Dropped(Rc::clone(&dropped));
+    let mut call: Hanging<'_> = Box::pin(command.run(|| async move {
+        let _guard = guard;
+        hang().await
+    }));
+    assert_eq!(poll(&mut call), None);
+    play(&command, "F").await;
+    assert!(aborted(poll(&mut call)));
+    assert_eq!((dropped.get(), command.snapshot().in_flight()), (1, 0), "while its future lives on");
+    drop(call);
+    assert_eq!((dropped.get(), ended(&command, "cancelled")), (1, 1));
+}
+
+/// The trip that the calls cause by themselves ends them too.
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_overdue_end_with_the_trip_that_they_are() {
+    let command = command(slow(5).abort_on_trip(true));
+    let mut calls = hanging(&command, 5);
+    advance(ms(100)).await;
+    let ended: Vec<_> = calls.iter_mut().map(poll).collect();
+    assert_eq!(ended.iter().filter(|result| result.is_some()).count(), 1, "the last one trips it");
+    assert!(aborted(ended[4]));
+    assert!(calls[..4].iter_mut().all(|call| aborted(poll(call))));
+    assert_eq!((figures(&command), command.snapshot().in_flight()), ([0; 4], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_ends_the_others_and_none_of_the_next_ones() {
+    let command = command(aborting().probes(3));
+    play(&command, "F").await;
+    advance(secs(2)).await;
+    let mut probes = hanging(&command, 2);
+    play(&command, "F").await;
+    advance(secs(2)).await;
+    let mut next = hanging(&command, 2);
+    assert!(probes.iter_mut().all(|call| aborted(poll(call))), "although it is half-open again");
+    wait(&mut next, ms(10)).await;
+    assert_eq!(command.state(), State::HalfOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_forces_it_open_ends_no_call() {
+    let command = command(aborting());
+    let mut calls = hanging(&command, 2);
+    command.force_open("maintenance", None);
+    wait(&mut calls, ms(10)).await;
+    command.clear_override();
+    wait(&mut calls, ms(10)).await;
+    play(&command, "F").await;
+    assert!(calls.iter_mut().all(|call| aborted(poll(call))), "in flight is in flight, whatever was in between");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_there_wins_and_a_fallback_sees_why_the_others_ended() {
+    let command = command(aborting());
+    let (done, answer) = oneshot::channel();
+    let mut answered: Hanging<'_> = Box::pin(command.run(|| async { answer.await.expect("an answer") }));
+    let mut rescued: Hanging<'_> = Box::pin(
+        command.run(hang).fallback(|cause| async move { if aborted(Some(Err(cause))) { Ok(7) } else { Err(cause) } }),
+    );
+    let mut falling: Hanging<'_> = Box::pin(command.run(async || Ok(1)).classify(|_| Verdict::Success));
+    assert_eq!((poll(&mut answered), poll(&mut rescued), poll(&mut falling)), (None, None, Some(Ok(1))));
+    play(&command, "F").await;
+    done.send(Ok(1)).expect("it waits");
+    assert_eq!((poll(&mut answered), poll(&mut rescued)), (Some(Ok(1)), Some(Ok(7))));
+    assert_eq!((ended(&command, "success"), ended(&command, "cancelled")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_in_line_for_a_slot_are_refused_as_soon_as_the_calls_before_them_have_ended() {
+    let config = Config::default().bulkhead(Bulkhead::new(2).queue(3, secs(60))).breaker(aborting());
+    let command = Command::builder("peer").config(config).build().expect("a good configuration");
+    let mut running = hanging(&command, 1);
+    let permit = command.admit().expect("the other slot");
+    let mut waiting = hanging(&command, 3);
+    permit.fail();
+    assert!(aborted(poll(&mut running[0])));
+    for call in &mut waiting {
+        let Some(Err(Error::Rejected(rejected))) = poll(call) else { panic!("it is refused") };
+        assert_eq!((rejected.reason(), rejected.was_started()), (Reason::CircuitOpen, false));
+    }
+    assert_eq!((command.snapshot().in_flight(), command.snapshot().queue_length()), (0, 0));
+}
+
+#[tokio::test]
+async fn blocking_work_that_is_aborted_holds_its_slot_until_it_ends() {
+    let command = command(aborting());
+    let (end, told) = mpsc::channel::<()>();
+    let mut call = Box::pin(command.spawn_blocking(move || told.recv().map(|()| 1).map_err(|_| "gone")));
+    assert_eq!(poll(&mut call), None);
+    play(&command, "F").await;
+    assert!(aborted(poll(&mut call)));
+    assert_eq!((command.snapshot().in_flight(), ended(&command, "cancelled")), (1, 1));
+    end.send(()).expect("it waits");
+    while command.snapshot().in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A waker that counts.
+#[derive(Default)]
+struct Bell(AtomicU32);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Dropped after any number of polls, by its own task or another, a call leaves no waker behind, and no slot.
+#[tokio::test(start_paused = true)]
+async fn no_waker_outlives_its_call() {
+    let command = command(aborting());
+    for polls in 0..4 {
+        for trips in [false, true] {
+            command.reset();
+            let bells: Vec<_> = (0..3).map(|_| Arc::new(Bell::default())).collect();
+            let wakers: Vec<_> = bells.iter().cloned().map(Waker::from).collect();
+            let mut call = Box::pin(command.run(hang).no_timeout());
+            for at in 0..polls {
+                assert!(call.as_mut().poll(&mut Context::from_waker(&wakers[at % 3])).is_pending());
+            }
+            if trips {
+                play(&command, "F").await;
+            }
+            let rung: Vec<_> = bells.iter().map(|bell| bell.0.load(Ordering::SeqCst)).collect();
+            let last = polls.checked_sub(1).map(|at| at % 3);
+            let expected: Vec<_> = (0..3).map(|at| u32::from(trips && Some(at) == last)).collect();
+            assert_eq!(rung, expected, "{polls} polls");
+            drop(call);
+            assert_eq!(command.snapshot().in_flight(), 0);
+            assert!(bells.iter().all(|bell| Arc::strong_count(bell) == 2), "{polls} polls: this one and the waker's");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_on_live_it_is_in_force_from_the_next_poll_on() {
+    let command = command(aborting().abort_on_trip(false));
+    let mut calls = hanging(&command, 2);
+    command.reconfigure(|c| c.map_breaker(|b| b.abort_on_trip(true))).expect("a good configuration");
+    wait(&mut calls[..1], ms(10)).await;
+    play(&command, "F").await;
+    assert!(calls.iter_mut().all(|call| aborted(poll(call))), "neither has a result, and both look when polled");
+}
+
+/// On threads: whatever the trip meets, a call that is about to wait, that waits or that is polled, it ends.
+#[test]
+fn calls_on_many_threads_all_end_when_the_circuit_opens() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().expect("threads");
+    for _ in 0..60 {
+        let command = Command::builder("peer").breaker(aborting()).unlimited().build().expect("a good configuration");
+        let started = Arc::new(AtomicU32::new(0));
+        let calls: Vec<_> = (0..64)
+            .map(|_| {
+                let (command, started) = (command.clone(), Arc::clone(&started));
+                runtime.spawn(async move {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    command.run(hang).no_timeout().await
+                })
+            })
+            .collect();
+        while started.load(Ordering::SeqCst) < 32 {
+            std::thread::yield_now();
+        }
+        command.run_sync(|| Err::<(), _>(DOWN)).expect_err("it fails");
+        for call in calls {
+            let result = runtime.block_on(call).expect("it ends");
+            let refused = matches!(result, Err(Error::Rejected(r)) if r.reason() == Reason::CircuitOpen);
+            assert!(refused || aborted(Some(result)));
+        }
+        assert_eq!(command.snapshot().in_flight(), 0);
     }
 }

@@ -399,7 +399,7 @@ fn the_defaults_are_what_the_table_says() {
     assert_eq!((open_for, growth, max_open, jitter, probes), (secs(5), 2.0, None, 0.2, 1));
     let Breaker { consecutive_failures, slow_calls, count_rejections, count_cancelled_after, .. } = Breaker::default();
     assert_eq!((consecutive_failures, slow_calls, count_rejections, count_cancelled_after), (None, None, false, None));
-    assert!(!Breaker::default().count_in_flight);
+    assert!(!Breaker::default().count_in_flight && !Breaker::default().abort_on_trip);
     assert_eq!((Breaker::default().confidence, Breaker::default().ramp), (None, None));
     let Ramp { shares, each, min_calls, .. } = Ramp::default();
     assert_eq!((shares, each, min_calls), (vec![0.1, 0.25, 0.5], secs(1), 5));
@@ -449,6 +449,7 @@ fn the_readme_lists_every_default() {
         "| `consecutive_failures` | off |",
         "| `slow_calls` | off |",
         "| `count_in_flight` | off |",
+        "| `abort_on_trip` | off |",
         "| `count_rejections` | off |",
         "| `count_cancelled_after` | off |",
     ];
@@ -511,7 +512,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
 fn a_change_that_is_taken_tells_what_it_changed() {
     type Case = (fn(Config) -> Config, &'static [(&'static str, &'static str, &'static str)]);
     let bulkhead_100 = "Some(Bulkhead { limit: 100, queue: None })";
-    let cases: [Case; 16] = [
+    let cases: [Case; 17] = [
         (|c| c.timeout(ms(150)), &[("timeout", "Some(1s)", "Some(150ms)")]),
         (|c| c.no_timeout(), &[("timeout", "Some(1s)", "None")]),
         (|c| c.unlimited(), &[("bulkhead", "Some(Bulkhead { limit: 100, queue: None })", "None")]),
@@ -542,6 +543,7 @@ fn a_change_that_is_taken_tells_what_it_changed() {
             |c| c.breaker(breaker().slow_calls(0.5, ms(5)).count_in_flight(true)),
             &[("breaker.slow_calls", "None", "Some((0.5, 5ms))"), ("breaker.count_in_flight", "false", "true")],
         ),
+        (|c| c.breaker(breaker().abort_on_trip(true)), &[("breaker.abort_on_trip", "false", "true")]),
         (
             |c| c.breaker(breaker().count_rejections(true).count_cancelled_after(secs(2))),
             &[("breaker.count_rejections", "false", "true"), ("breaker.count_cancelled_after", "None", "Some(2s)")],

@@ -291,7 +291,7 @@ prop_compose! {
         ramp in proptest::option::of((0.001..=1.0, span(), 1..u32::MAX)),
         consecutive_failures in proptest::option::of(1..u32::MAX),
         slow_calls in proptest::option::of((0.001..=1.0, span())),
-        (count_in_flight, count_rejections) in any::<(bool, bool)>(),
+        (count_in_flight, abort_on_trip, count_rejections) in any::<(bool, bool, bool)>(),
         count_cancelled_after in proptest::option::of(span()),
     ) -> Breaker {
         let mut breaker = Breaker::default();
@@ -308,6 +308,7 @@ prop_compose! {
         breaker.consecutive_failures = consecutive_failures;
         breaker.slow_calls = slow_calls;
         breaker.count_in_flight = count_in_flight && slow_calls.is_some();
+        breaker.abort_on_trip = abort_on_trip;
         breaker.count_rejections = count_rejections;
         breaker.count_cancelled_after = count_cancelled_after;
         breaker

@@ -408,6 +408,24 @@ impl Circuit {
         self.news.load(Ordering::Acquire)
     }
 
+    /// Wakes the calls that an opening among the facts has ended. Follows [`Circuit::take_facts`], and is called without
+    /// any lock.
+    pub(crate) fn ring(&self) {
+        if let Some(lookout) = self.lookout() {
+            lookout.ring();
+        }
+    }
+
+    /// How long an open circuit refuses calls, in nanoseconds and without a lock; `u64::MAX` if nothing is known.
+    pub(crate) fn wait(&self, now: Stamp) -> u64 {
+        match self.standing(self.word(), now) {
+            Some(Err(Refusal::Open { until } | Refusal::ForcedOpen { until })) if until != Stamp::NEVER => {
+                until.nanos_since(now)
+            }
+            _ => u64::MAX,
+        }
+    }
+
     /// The facts so far, each with what the circuit had seen then.
     pub(crate) fn take_facts(&self) -> VecDeque<(Fact, Figures)> {
         let mut core = self.core.lock();
@@ -461,6 +479,9 @@ impl Circuit {
             let word = core.machine.word();
             core.books.begin_generation(now, word.generation(), &self.tally);
             self.streak.begin(word);
+            if let Some(lookout) = self.lookout() {
+                lookout.note(word);
+            }
             self.word.store(word.raw(), Ordering::Release);
         }
         self.publish(&core);

@@ -24,6 +24,7 @@ use crate::error::{ConfigError, Problems};
 /// | [`consecutive_failures`](Self::consecutive_failures) | off | errors in a row, at least 1 |
 /// | [`slow_calls`](Self::slow_calls) | off | slow / total in (0, 1], and the duration that is slow |
 /// | [`count_in_flight`](Self::count_in_flight) | off | a call in flight is slow from the slow-call threshold on |
+/// | [`abort_on_trip`](Self::abort_on_trip) | off | calls in flight end when the circuit opens |
 /// | [`count_rejections`](Self::count_rejections) | off | bulkhead refusals count as errors, as in Hystrix |
 /// | [`count_cancelled_after`](Self::count_cancelled_after) | off | a call cancelled after this long is a failure |
 ///
@@ -73,6 +74,8 @@ pub struct Breaker {
     pub slow_calls: Option<(f64, Duration)>,
     /// Whether a call counts as slow as soon as it is, and not when it ends.
     pub count_in_flight: bool,
+    /// Whether calls in flight end when the circuit opens.
+    pub abort_on_trip: bool,
     /// Whether bulkhead refusals count as errors.
     pub count_rejections: bool,
     /// How long a call must have run for its cancellation to be a failure; `None` if it never is.
@@ -112,6 +115,7 @@ impl Default for Breaker {
             consecutive_failures: None,
             slow_calls: None,
             count_in_flight: false,
+            abort_on_trip: false,
             count_rejections: false,
             count_cancelled_after: None,
         }
@@ -276,6 +280,30 @@ impl Breaker {
     /// ```
     pub fn count_in_flight(self, count: bool) -> Self {
         Self { count_in_flight: count, ..self }
+    }
+
+    /// Ends the calls in flight at the moment the circuit opens: their callers, and what they hold, need not wait for
+    /// timeouts that are all but certain. Off by default.
+    ///
+    /// The operation is dropped, and the caller gets [`Error::Rejected`](crate::Error::Rejected) with
+    /// [`Reason::Aborted`](crate::Reason::Aborted), of which [`was_started`](crate::Error::was_started) is true, or what
+    /// the fallback makes of it. The call counts as cancelled, without blame: what opened the circuit has been counted.
+    /// A result that is there when the call is next polled is returned all the same.
+    ///
+    /// It ends what has to wait in [`run`](crate::Command::run), [`guarded_by`](crate::Guard::guarded_by) and
+    /// [`spawn_blocking`](crate::Command::spawn_blocking), whose closure goes on and holds its slot. A permit taken by
+    /// hand is its holder's affair, a fallback runs on, and an operator who forces the circuit open ends nothing. Switched
+    /// on live, it is in force for a call in flight from its next poll on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fusebox::{Breaker, Command};
+    /// let breaker = Breaker::error_rate(0.5).abort_on_trip(true);
+    /// let reports = Command::builder("reports").timeout(Duration::from_secs(30)).breaker(breaker).build()?;
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn abort_on_trip(self, abort: bool) -> Self {
+        Self { abort_on_trip: abort, ..self }
     }
 
     /// Counts refusals of the bulkhead as errors, as Hystrix does. Off by default: a full bulkhead says that there are

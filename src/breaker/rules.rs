@@ -26,6 +26,7 @@ pub(crate) struct Rules {
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) slow_calls: Option<(Ratio, u64)>,
     pub(crate) count_in_flight: bool,
+    pub(crate) abort_on_trip: bool,
     pub(crate) count_rejections: bool,
     /// `u64::MAX` when a cancelled call never counts.
     pub(crate) cancelled_after: u64,
@@ -97,6 +98,7 @@ impl Breaker {
                 (rate, problems.span("breaker.slow_calls.threshold", threshold))
             }),
             count_in_flight: self.count_in_flight,
+            abort_on_trip: self.abort_on_trip,
             count_rejections: self.count_rejections,
             cancelled_after: self
                 .count_cancelled_after

@@ -137,6 +137,7 @@ impl Core {
             let facts = self.circuit.take_facts().into_iter();
             facts.map(|(fact, figures)| self.event(&fact, figures)).chain(last)
         });
+        self.circuit.ring();
         self.family.deliver();
     }
 

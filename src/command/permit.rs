@@ -13,8 +13,9 @@ use std::task::{Context, Poll, ready};
 use super::admission::Admission;
 use super::core::Core;
 use crate::breaker::circuit::Ending;
-use crate::breaker::lookout::Lookout;
+use crate::breaker::lookout::{Lookout, Seat};
 use crate::breaker::machine::Ticket;
+use crate::error::{Error, Reason, Rejected, TimedOut};
 use crate::outcome::{Outcome, Verdict};
 use crate::time::{Stamp, Timer, saturating_nanos, timer};
 use crate::window::flow::LaneId;
@@ -52,6 +53,8 @@ pub struct Permit<'c> {
     is_eldest: bool,
     watch: Watch,
     alarm: Alarm,
+    /// Where its task's waker is, if it is to end when the circuit opens.
+    seat: Option<Seat>,
 }
 
 /// What the timer of a call is set for, or has been.
@@ -65,6 +68,8 @@ enum Alarm {
     Overdue,
     /// That has passed, and concerns the circuit no more; likewise.
     Passed,
+    /// None: the circuit has opened, and the call must end.
+    Aborted,
 }
 
 /// How a permit tells, when it is dropped, whether its own call panicked.
@@ -119,6 +124,7 @@ impl<'c> Permit<'c> {
             is_eldest: false,
             watch: Watch::Stack,
             alarm: Alarm::Timeout,
+            seat: None,
         }
     }
 
@@ -187,6 +193,9 @@ impl<'c> Permit<'c> {
             (None, Some(lane)) => core.slots.release(lane),
             (None, None) => {}
         }
+        if let (Some(seat), Some(lookout)) = (self.seat.take(), core.circuit.lookout()) {
+            lookout.leave(seat);
+        }
         core.family.meter.call(outcome, elapsed);
         if recorded.late {
             core.family.meter.late();
@@ -225,6 +234,10 @@ impl<'c> Permit<'c> {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         loop {
+            if self.must_end(cx) {
+                self.alarm = Alarm::Aborted;
+                return Poll::Ready(());
+            }
             if timer.is_none() {
                 let Some(nanos) = self.next_alarm(limit) else { return Poll::Pending };
                 timer.set(Some(self::timer(self.admitted, nanos)));
@@ -246,6 +259,25 @@ impl<'c> Permit<'c> {
             return Some(slow);
         }
         Some(limit).filter(|&limit| limit != u64::MAX)
+    }
+
+    /// Whether the circuit has opened since, and wants calls to end then; if not, it wakes the task when it does.
+    fn must_end(&mut self, cx: &Context<'_>) -> bool {
+        let lookout = self.core.circuit.lookout();
+        lookout.is_some_and(|lookout| lookout.must_end(self.ticket.word, &mut self.seat, cx))
+    }
+
+    /// Ends a call that has no result, because its timer or its circuit ended it, and says so. In nanoseconds.
+    #[cold]
+    pub(crate) fn give_up<E>(&mut self, limit: u64, elapsed: u64) -> Error<E> {
+        let name = self.core.name();
+        if self.alarm == Alarm::Aborted {
+            let wait = self.core.circuit.wait(self.admitted.plus(elapsed));
+            self.settle(Outcome::Cancelled, elapsed, None);
+            return Error::Rejected(Rejected::new(name, Reason::Aborted, wait));
+        }
+        self.settle(Outcome::TimedOut, elapsed, None);
+        Error::TimedOut(TimedOut::new(name, limit, elapsed))
     }
 
     fn become_overdue(&mut self) {

@@ -14,8 +14,8 @@ use super::fallback::sealed::RecoverFrom;
 use super::fallback::{FallbackSlot, NoFallback, Recover, Rescue};
 use super::permit::{Permit, Watch};
 use super::work::Work;
-use crate::error::{Error, TimedOut};
-use crate::outcome::{Classify, Outcome, Verdict};
+use crate::error::Error;
+use crate::outcome::{Classify, Verdict};
 use crate::time::{Stamp, Timer, saturating_nanos, timer};
 
 /// A call that is guarded by a command: the future of [`Command::run`](crate::Command::run),
@@ -245,10 +245,7 @@ where
                     // The operation goes before its slot does, so that the limit holds for what it held too.
                     this.state.set(State::Ended);
                     let cause = match ended {
-                        None => {
-                            permit.settle(Outcome::TimedOut, elapsed, None);
-                            Error::TimedOut(TimedOut::new(core.name(), limit, elapsed))
-                        }
+                        None => permit.give_up(limit, elapsed),
                         Some((result, verdict)) => {
                             permit.settle_verdict(verdict, elapsed);
                             match result {
@@ -291,7 +288,7 @@ fn start<W: Work>(work: &mut Option<W>, permit: &mut Permit<'_>) -> W::Future {
     operation
 }
 
-/// Polls the operation, and its timer only if it has to wait. `None` is a timeout.
+/// Polls the operation, and its timer only if it has to wait. `None` is a timeout, or an abort.
 #[inline]
 fn drive<F, T, E>(
     operation: Pin<&mut F>,

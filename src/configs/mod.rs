@@ -91,6 +91,7 @@ use crate::name::Name;
 /// | `breaker.slow_calls.rate` | rate in (0, 1] | |
 /// | `breaker.slow_calls.threshold` | duration longer than 0 | |
 /// | `breaker.count_in_flight` | `true` or `false`; needs `breaker.slow_calls` | `false` |
+/// | `breaker.abort_on_trip` | `true` or `false` | `false` |
 /// | `breaker.count_rejections` | `true` or `false` | `false` |
 /// | `breaker.count_cancelled_after` | duration longer than 0, or `"off"` | `"off"` |
 ///

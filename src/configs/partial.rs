@@ -54,6 +54,7 @@ section! {
         consecutive_failures: Switch<u32>;
         slow_calls: Switch<SlowCalls>;
         count_in_flight: bool;
+        abort_on_trip: bool;
         count_rejections: bool;
         count_cancelled_after: Switch<Span>;
     }
@@ -80,6 +81,7 @@ impl PartialConfig {
             consecutive_failures: _,
             slow_calls: _,
             count_in_flight: _,
+            abort_on_trip: _,
             count_rejections: _,
             count_cancelled_after: _,
         } = breaker;

@@ -2,7 +2,7 @@
 //!
 //! Every interleaving of up to three callers with every way a call can end (success, failure, a request to open,
 //! ignored or cancelled, lost for good), with time, overrides, reset and a live change of the number of probes and of the
-//! ramp, driven through the real [`Machine`] by breadth-first search over all distinct states. The checks hold on every edge, not on
+//! ramp, and with calls that become slow while they are in flight, driven through the real [`Machine`] by breadth-first search over all distinct states. The checks hold on every edge, not on
 //! sampled runs. What concurrency adds is that the shell calls the machine under a lock, one step at a time; that is
 //! checked apart.
 //!
@@ -28,6 +28,8 @@ const RESULTS: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Admit,
+    /// A call in flight has become slow.
+    Overdue(usize),
     End(usize, End),
     Tick,
     Force(Forced, Option<u64>),
@@ -59,15 +61,21 @@ enum End {
 struct Scope {
     callers: usize,
     wanted: &'static [Wanted],
+    /// Whether calls become slow, in place of what an operator does and of results that ask for rest.
+    slow: bool,
 }
 
 const ONE_PROBE: Wanted = Wanted { probes: 1, ramp: false };
 
-const PROBES: Scope = Scope { callers: 3, wanted: &[ONE_PROBE, Wanted { probes: 2, ramp: false }] };
+const TWO_PROBES: Wanted = Wanted { probes: 2, ramp: false };
+const RAMP: Wanted = Wanted { probes: 1, ramp: true };
+
+const PROBES: Scope = Scope { callers: 3, wanted: &[ONE_PROBE, TWO_PROBES], slow: false };
 
 /// A ramp has more states than probes have, and holds nothing that a third caller could want.
-const RAMPS: Scope =
-    Scope { callers: 2, wanted: &[ONE_PROBE, Wanted { probes: 1, ramp: true }, Wanted { probes: 2, ramp: true }] };
+const RAMPS: Scope = Scope { callers: 2, wanted: &[ONE_PROBE, RAMP, Wanted { probes: 2, ramp: true }], slow: false };
+
+const SLOW: Scope = Scope { callers: 3, wanted: &[TWO_PROBES, RAMP], slow: true };
 
 /// A bug in the shell around the machine, which the search must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +88,15 @@ enum Planted {
     NeutralIsSuccess,
     StagesAreNotTold,
     OffersAreForgotten,
+    OverdueForEver,
+}
+
+/// Who is in flight.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    ticket: Ticket,
+    /// The machine counts it as slow already.
+    overdue: bool,
 }
 
 /// The machine with the little of its shell that matters: who is in flight, and what this generation has seen.
@@ -90,7 +107,7 @@ struct World {
     rules: Rules,
     wanted: Wanted,
     now: Stamp,
-    in_flight: Vec<Ticket>,
+    in_flight: Vec<Caller>,
     lost: bool,
     health: Health,
     /// The most probes that were allowed while probes were let out: lowering the number calls none back.
@@ -102,17 +119,23 @@ struct World {
 /// What distinguishes worlds: times as they are from now on, generations as "current or not".
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    phase: (u8, [u64; 3], Vec<u64>, [u32; 3]),
+    phase: (u8, [u64; 3], Leases, [u32; 5]),
     holds: [Option<u64>; 2],
-    in_flight: Vec<(bool, Option<usize>, Option<u32>)>,
+    in_flight: Vec<(bool, Option<usize>, Option<u32>, bool)>,
     lost: bool,
-    health: (u64, u64),
+    health: [u64; 4],
     wanted: Wanted,
     most_probes: u32,
 }
 
-fn rules(Wanted { probes, ramp }: Wanted) -> Rules {
+/// How long each probe has, and whether it is slow.
+type Leases = Vec<(u64, bool)>;
+
+fn rules(scope: Scope, Wanted { probes, ramp }: Wanted) -> Rules {
     let mut breaker = Breaker::error_rate(0.5).min_calls(MIN_CALLS).probes(probes);
+    if scope.slow {
+        breaker = breaker.slow_calls(0.5, Duration::from_nanos(1)).count_in_flight(true);
+    }
     if ramp {
         breaker = breaker.ramp(Ramp::stages(STAGES).each(Duration::from_nanos(STAGE)).min_calls(2));
     }
@@ -125,7 +148,7 @@ impl World {
         let machine = Machine::new(now, || 0.5);
         let (health, told) = (Health::default(), State::Closed);
         let wanted = ONE_PROBE;
-        let (rules, in_flight) = (rules(wanted), Vec::new());
+        let (rules, in_flight) = (rules(scope, wanted), Vec::new());
         Self { machine, scope, rules, wanted, now, in_flight, lost: false, health, most_probes: 1, told }
     }
 
@@ -150,22 +173,26 @@ impl World {
             _ => &[],
         };
         let phase = match &self.machine.phase {
-            Phase::Closed { .. } => (0, [0; 3], Vec::new(), [0; 3]),
-            Phase::Open { until } => (1, [left(*until), 0, 0], Vec::new(), [0; 3]),
+            Phase::Closed { .. } => (0, [0; 3], Vec::new(), [0; 5]),
+            Phase::Open { until } => (1, [left(*until), 0, 0], Vec::new(), [0; 5]),
             Phase::HalfOpen(episode) => {
-                let leases = out.iter().map(|probe| left(probe.lease_ends)).collect();
-                (2, [0; 3], leases, [episode.evidence.ended, episode.evidence.failed, 0])
+                let leases = out.iter().map(|probe| (left(probe.lease_ends), probe.overdue)).collect();
+                let Evidence { ended, failed, slow } = episode.evidence;
+                (2, [0; 3], leases, [0, ended, failed, slow, 0])
             }
-            Phase::Ramping(Climb { stage, since, last, credit, evidence, .. }) => {
+            &Phase::Ramping(Climb { stage, since, last, credit, evidence, overdue }) => {
+                let Evidence { ended, failed, slow } = evidence;
                 let moments = [since, last].map(|moment| left(moment.plus(STAGE)));
-                (3, [moments[0], moments[1], *credit], Vec::new(), [*stage, evidence.ended, evidence.failed])
+                (3, [moments[0], moments[1], credit], Vec::new(), [stage, ended, failed, slow, overdue])
             }
         };
         let place = |ticket: &Ticket| out.iter().position(|probe| Pass::Probe(probe.id) == ticket.pass);
         let mut in_flight: Vec<_> = self
             .in_flight
             .iter()
-            .map(|ticket| (ticket.word == self.machine.word(), place(ticket), stage_of(ticket)))
+            .map(|Caller { ticket, overdue }| {
+                (ticket.word == self.machine.word(), place(ticket), stage_of(ticket), *overdue)
+            })
             .collect();
         in_flight.sort_unstable();
         Key {
@@ -177,7 +204,8 @@ impl World {
                 .map_or([None; 2], |holds| holds.each_ref().map(|hold| hold.as_ref().map(|hold| left(hold.until)))),
             in_flight,
             lost: self.lost,
-            health: (self.health.errors.min(MIN_CALLS.into()), self.health.total.min(MIN_CALLS.into())),
+            health: [self.health.errors, self.health.total, self.health.slow, self.health.overdue]
+                .map(|count| count.min(MIN_CALLS.into())),
             wanted: self.wanted,
             most_probes: self.most_probes,
         }
@@ -186,7 +214,7 @@ impl World {
     fn steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Tick, Step::Clear, Step::Reset];
         steps.extend(self.scope.wanted.iter().copied().map(Step::Rules));
-        for forced in [Forced::Open, Forced::Closed] {
+        for forced in [Forced::Open, Forced::Closed].into_iter().filter(|_| !self.scope.slow) {
             steps.extend([Step::Force(forced, None), Step::Force(forced, Some(1))]);
         }
         let enough = matches!(&self.machine.phase, Phase::Ramping(climb) if climb.evidence.ended >= RESULTS);
@@ -195,7 +223,12 @@ impl World {
         }
         for caller in 0..self.in_flight.len() {
             let ends = [End::Success, End::Failure, End::OpenFor(1), End::OpenFor(3), End::Neutral, End::Lost];
+            let asks = |end: &End| matches!(end, End::OpenFor(_));
+            let ends = ends.into_iter().filter(|end| !(self.scope.slow && asks(end)));
             steps.extend(ends.map(|end| Step::End(caller, end)));
+            if self.scope.slow && !self.in_flight[caller].overdue {
+                steps.push(Step::Overdue(caller));
+            }
         }
         steps
     }
@@ -205,14 +238,14 @@ impl World {
         let (word, state, now) = (self.machine.word(), self.machine.state(self.now), self.now);
         let until = self.machine.until();
         let stage = self.stage();
-        let caller = if let Step::End(caller, _) = step { Some(self.in_flight[caller]) } else { None };
+        let caller = if let Step::End(caller, _) = step { Some(self.in_flight[caller].ticket) } else { None };
         let mut late = false;
         match step {
             Step::Tick => self.now = now.plus(1),
             Step::Clear => self.machine.clear_override(now),
             Step::Reset => self.machine.reset(now),
             Step::Rules(wanted) => {
-                (self.rules, self.wanted) = (rules(wanted), wanted);
+                (self.rules, self.wanted) = (rules(self.scope, wanted), wanted);
                 self.most_probes = self.most_probes.max(wanted.probes);
                 self.machine.reconsider(&self.rules, now);
             }
@@ -234,17 +267,30 @@ impl World {
                 let refuses = matches!(state, State::Open | State::ForcedOpen);
                 check(!(refuses && admitted.is_ok()), "admitted although open")?;
                 check(!(state.is_passing() && admitted.is_err()), "refused although closed")?;
-                self.in_flight.extend(admitted);
+                self.in_flight.extend(admitted.map(|ticket| Caller { ticket, overdue: false }));
+            }
+            Step::Overdue(caller) => {
+                let ticket = self.in_flight[caller].ticket;
+                late = !self.machine.is_current(ticket);
+                if !late {
+                    self.in_flight[caller].overdue = true;
+                    self.count_overdue(1);
+                    self.machine.judge(&self.rules, now, ticket, Judged::OVERDUE, self.health);
+                }
             }
             Step::End(caller, end) => {
-                let mut ticket = self.in_flight.swap_remove(caller);
+                let Caller { mut ticket, overdue } = self.in_flight.swap_remove(caller);
+                if overdue && ticket.word == word && end != End::Lost && planted != Planted::OverdueForEver {
+                    self.count_overdue(-1);
+                    self.machine.end_overdue(ticket);
+                }
                 if let (Planted::StagesAreNotTold, Phase::Ramping(climb), Pass::Stage(_)) =
                     (planted, &self.machine.phase, ticket.pass)
                 {
                     ticket.pass = Pass::Stage(climb.stage.into());
                 }
                 late = !self.machine.is_current(ticket);
-                self.end(ticket, end, late && planted != Planted::LateResultsDecide, planted);
+                self.end(ticket, end, overdue, late && planted != Planted::LateResultsDecide, planted);
             }
         }
         self.listen(word)?;
@@ -253,8 +299,8 @@ impl World {
         self.check_world(planted)
     }
 
-    fn end(&mut self, ticket: Ticket, end: End, late: bool, planted: Planted) {
-        let judged = |failed, open_for| Judged { failed, open_for, ..Judged::SUCCESS };
+    fn end(&mut self, ticket: Ticket, end: End, slow: bool, late: bool, planted: Planted) {
+        let judged = |failed, open_for| Judged { failed, slow, open_for, ..Judged::SUCCESS };
         match (end, late) {
             (End::Lost, _) => self.lost = true,
             (End::OpenFor(wait), true) => self.machine.prolong(self.now, wait),
@@ -271,7 +317,15 @@ impl World {
     fn judge(&mut self, ticket: Ticket, result: Judged) {
         self.health.total += 1;
         self.health.errors += u64::from(result.failed);
+        self.health.slow += u64::from(result.slow);
         self.machine.judge(&self.rules, self.now, ticket, result, self.health);
+    }
+
+    /// As the books do.
+    fn count_overdue(&mut self, more: i64) {
+        for count in [&mut self.health.total, &mut self.health.slow, &mut self.health.overdue] {
+            *count = count.saturating_add_signed(more);
+        }
     }
 
     /// Reads the facts: each change starts where the one before it ended, and the last one ends where the machine is.
@@ -329,6 +383,8 @@ impl World {
             let kept = self.machine.until() == until || prolonged && self.machine.until() > until;
             check(kept, "a late result moved the deadline")?;
         }
+        let opened = after.state() == State::Open;
+        check(!matches!(step, Step::Overdue(_)) || after == before || opened, "what hangs did more than to open")?;
         if by_call && after.state() == State::Closed && before.state() != State::Closed {
             let probe_passed = before.state() == State::HalfOpen && matches!(step, Step::End(_, End::Success));
             check(probe_passed, "closed without a probe's success")?;
@@ -338,11 +394,11 @@ impl World {
 
     fn check_world(&self, planted: Planted) -> Result<(), String> {
         if let Phase::HalfOpen(episode) = &self.machine.phase {
-            let leased = |ticket: &&Ticket| {
+            let leased = |Caller { ticket, .. }: &&Caller| {
                 let place = episode.out.iter().find(|probe| Pass::Probe(probe.id) == ticket.pass);
                 place.map_or(ticket.pass == Pass::Probe(0), |probe| self.now < probe.lease_ends)
             };
-            let current = self.in_flight.iter().filter(|ticket| ticket.word == self.machine.word());
+            let current = self.in_flight.iter().filter(|caller| caller.ticket.word == self.machine.word());
             check(current.filter(leased).count() <= self.most_probes as usize, "more probes than places")?;
             check(self.lost || episode.out.len() <= self.in_flight.len(), "a place is held by nobody")?;
         }
@@ -356,6 +412,13 @@ impl World {
         later.machine.offer(&later.rules);
         let admitted = later.machine.admit(&later.rules, later.now, LEASE).is_ok();
         check(forever || admitted, "wedged")?;
+        if let Phase::Ramping(climb) = &self.machine.phase {
+            let counts = |caller: &&Caller| caller.overdue && caller.ticket.word == self.machine.word();
+            let on_it =
+                self.in_flight.iter().filter(counts).filter(|caller| stage_of(&caller.ticket).is_some()).count();
+            let right = if self.lost { climb.overdue as usize >= on_it } else { climb.overdue as usize == on_it };
+            check(right, "what hangs is not what is in flight")?;
+        }
         // A ramp is worth its name only if the next call, or the one after it, gets in without any time passing.
         if let Phase::Ramping(_) = self.machine.phase {
             let mut now = self.fork();
@@ -402,7 +465,7 @@ fn explore(scope: Scope, planted: Planted) -> Result<(usize, usize), (String, Ve
 /// S1 to S6, S9, R4: on every edge of the whole state space.
 #[test]
 fn every_reachable_state_keeps_the_promises() {
-    for (scope, least) in [(PROBES, 8_000), (RAMPS, 8_000)] {
+    for (scope, least) in [(PROBES, 8_000), (RAMPS, 8_000), (SLOW, 8_000)] {
         let found = explore(scope, Planted::Nothing);
         let (states, edges) = found.unwrap_or_else(|(violation, way)| panic!("{violation}: {way:?}"));
         println!("{states} states, {edges} edges");
@@ -420,6 +483,7 @@ fn the_search_finds_each_planted_bug() {
         (PROBES, Planted::NeutralIsSuccess, "closed without a probe's success"),
         (RAMPS, Planted::StagesAreNotTold, "a stage passed by a call of another"),
         (RAMPS, Planted::OffersAreForgotten, "a stage of one half refused two calls in a row"),
+        (SLOW, Planted::OverdueForEver, "what hangs is not what is in flight"),
     ] {
         let (violation, way) = explore(scope, planted).expect_err("a planted bug was not found");
         assert_eq!(violation, expected, "{planted:?} by {way:?}");
