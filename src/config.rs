@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attempts::Attempts;
 use crate::breaker::config::{Breaker, Rules};
+use crate::budget::Budget;
 use crate::bulkhead::{self, Bulkhead, Capacity};
 use crate::error::{ConfigError, Problems};
 use crate::observe::event::Change;
 use crate::rate_limit::config::{Rate, RateLimit};
+use crate::retry::Retry;
 use crate::time::saturating_nanos;
 
 /// The settings of a command. Plain data with consuming setters.
@@ -20,6 +23,9 @@ use crate::time::saturating_nanos;
 /// | [`breaker`](Self::breaker) | see [`Breaker`] | |
 /// | [`max_concurrent_fallbacks`](Self::max_concurrent_fallbacks) | 100 | 1 to 16,777,214 calls |
 /// | [`latency_window`](Self::latency_window) | 60 s | longer than 0; [`no_latency`](Self::no_latency) |
+/// | [`deadline`](Self::deadline) | none | longer than 0; [`no_deadline`](Self::no_deadline) |
+/// | [`retry`](Self::retry) | see [`Retry`] | |
+/// | [`budget`](Self::budget) | see [`Budget`] | [`no_budget`](Self::no_budget) |
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,6 +53,8 @@ pub struct Config {
     pub max_concurrent_fallbacks: usize,
     /// What latency percentiles are taken over; `None` keeps none. Cannot be changed live.
     pub latency_window: Option<Duration>,
+    /// Where it differs from the usual.
+    pub(crate) attempts: Option<Box<Attempts>>,
 }
 
 impl Default for Config {
@@ -58,6 +66,7 @@ impl Default for Config {
             breaker: Breaker::default(),
             max_concurrent_fallbacks: 100,
             latency_window: Some(Duration::from_secs(60)),
+            attempts: None,
         }
     }
 }
@@ -133,19 +142,61 @@ impl Config {
         Self { latency_window: None, ..self }
     }
 
+    /// How long a call may take in all, longer than 0: with its attempts, the waits in between and the wait for a place,
+    /// without the fallback. No attempt begins after it, and none is given more time than is left of it. For a plain
+    /// call it is a second timeout, unless the call has a timeout of its own.
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.map_attempts(|attempts| attempts.deadline = Some(limit))
+    }
+
+    /// Lets calls take as long as their attempts and waits do.
+    pub fn no_deadline(self) -> Self {
+        self.map_attempts(|attempts| attempts.deadline = None)
+    }
+
+    /// When calls by [`Command::retry`](crate::Command::retry) are attempted again.
+    pub fn retry(self, retry: Retry) -> Self {
+        self.map_attempts(|attempts| attempts.retry = retry)
+    }
+
+    /// What the attempts beyond the first of all calls, retries and hedges, may come to.
+    pub fn budget(self, budget: Budget) -> Self {
+        self.map_attempts(|attempts| attempts.budget = Some(budget))
+    }
+
+    /// Lets every call have all its attempts. With three attempts, a dependency that fails under load then gets three
+    /// times the load.
+    pub fn no_budget(self) -> Self {
+        self.map_attempts(|attempts| attempts.budget = None)
+    }
+
+    /// What calls of more than one attempt go by.
+    pub fn attempts(&self) -> &Attempts {
+        self.attempts.as_deref().unwrap_or_else(|| Attempts::usual())
+    }
+
+    /// Kept only where it differs from the usual: most commands have no such calls.
+    fn map_attempts(self, change: impl FnOnce(&mut Attempts)) -> Self {
+        let mut attempts = self.attempts().clone();
+        change(&mut attempts);
+        Self { attempts: Some(attempts).filter(|attempts| attempts != Attempts::usual()).map(Box::new), ..self }
+    }
+
     /// Checks everything and gives the form that calls use.
     pub(crate) fn check(&self, problems: &mut Problems) -> Settings {
         let timeout = self.timeout.map_or(u64::MAX, |limit| {
             problems.require(!limit.is_zero(), "timeout", || format!("{limit:?}"), "longer than 0");
             saturating_nanos(limit)
         });
+        self.attempts().check(problems);
         let field = if self.bulkhead.is_some_and(|bulkhead| bulkhead.queue.is_some()) {
             "bulkhead.limit"
         } else {
             "max_concurrent"
         };
         Settings {
-            timeout,
+            // So that a plain call, which has one attempt, keeps to the deadline at no cost.
+            timeout: timeout.min(self.attempts().deadline()),
             capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
             rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
             rules: Arc::new(self.breaker.check(problems)),
@@ -178,7 +229,7 @@ impl Config {
                 vec![$(($name, format!("{:?}", self.$($field).+))),*]
             };
         }
-        list! {
+        let mut settings = list! {
             "timeout": timeout,
             "bulkhead": bulkhead,
             "rate_limit": rate_limit,
@@ -200,7 +251,14 @@ impl Config {
             "breaker.count_cancelled_after": breaker.count_cancelled_after,
             "max_concurrent_fallbacks": max_concurrent_fallbacks,
             "latency_window": latency_window,
-        }
+        };
+        let Attempts { retry, budget, deadline } = self.attempts();
+        settings.extend([
+            ("deadline", format!("{deadline:?}")),
+            ("retry", format!("{retry:?}")),
+            ("budget", format!("{budget:?}")),
+        ]);
+        settings
     }
 
     /// What `next` changes.

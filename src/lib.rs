@@ -30,7 +30,10 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod attempts;
+mod backoff;
 mod breaker;
+mod budget;
 mod bulkhead;
 mod command;
 mod config;
@@ -52,6 +55,7 @@ mod observe;
 mod outcome;
 mod rate_limit;
 mod registry;
+mod retry;
 #[allow(clippy::disallowed_types, reason = "the door to locks")]
 mod sync;
 #[cfg(feature = "test-util")]
@@ -62,18 +66,25 @@ mod time;
 mod web;
 mod window;
 
+pub use attempts::Attempts;
+pub use backoff::{Delays, Jitter, Series};
 pub use breaker::config::{Breaker, Window};
 pub use breaker::ramp::Ramp;
 pub use breaker::state::{Cause, Forced, RampStage, State};
+pub use budget::Budget;
 pub use bulkhead::Bulkhead;
 pub use command::Command;
 pub use command::blocking::{Blocking, Running};
 pub use command::builder::Builder;
+pub use command::effort::Alone;
 pub use command::fallback::{NoFallback, Recover, Rescue};
+pub use command::judge::{ByVerdict, Judge, When};
 pub use command::permit::Permit;
+pub use command::persistence::AttemptCounts;
+pub use command::retrying::Retrying;
 pub use command::run::Call;
 pub use command::snapshot::{FallbackCounts, Hold, Snapshot};
-pub use command::work::{ByCommand, Given, Work};
+pub use command::work::{ByCommand, Given, Repeat, Work};
 pub use config::Config;
 #[cfg(feature = "serde")]
 pub use configs::{ApplyError, Changed, ConfigFile, Configs, PartialConfig, Reload, ReloadError};
@@ -84,9 +95,10 @@ pub use lint::{Finding, WorstCase};
 pub use observe::bus::Events;
 pub use observe::event::{Change, Event, Report, Transition};
 pub use observe::meter::DURATION_BUCKETS;
-pub use outcome::{ByResult, Classify, Outcome, Verdict};
+pub use outcome::{Again, ByResult, Classify, Outcome, Verdict};
 pub use rate_limit::config::RateLimit;
 pub use registry::Registry;
+pub use retry::Retry;
 pub use window::counts::{Counts, Health};
 pub use window::latency::Latency;
 

@@ -19,6 +19,7 @@ use crate::breaker::circuit::{Circuit, Ending};
 use crate::breaker::config::{Breaker, Rules};
 use crate::breaker::machine::{Override, Ticket};
 use crate::breaker::state::{Forced, State};
+use crate::budget::{Bucket, Budget, Claim};
 use crate::bulkhead::{Bulkhead, Capacity, Slots};
 use crate::error::Problems;
 use crate::outcome::Outcome;
@@ -101,6 +102,22 @@ fn a_slot_is_not_lost_on_one_who_leaves() {
         drop(place);
         releaser.join().unwrap();
         assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
+    });
+}
+
+/// E3: of two calls that find one token, one gets it.
+#[test]
+fn a_budget_is_not_overdrawn_by_two_at_once() {
+    prove("budget", || {
+        let bucket = std::sync::Arc::new(Bucket::new(&Budget::share(1.0).floor(0.0)));
+        bucket.deposit(at(0));
+        let claim = |bucket: &std::sync::Arc<Bucket>| bucket.claim(at(0)).map(Claim::spend).is_some();
+        let other = {
+            let bucket = std::sync::Arc::clone(&bucket);
+            thread::spawn(move || claim(&bucket))
+        };
+        let own = claim(&bucket);
+        assert!(own != other.join().unwrap(), "one token, one attempt");
     });
 }
 

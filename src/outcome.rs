@@ -37,6 +37,41 @@ pub enum Verdict {
     OpenFor(Duration),
 }
 
+/// Whether another attempt is worth making, for calls that may be attempted more than once.
+///
+/// A `bool` is one too: `true` is [`Again::Yes`].
+///
+/// ```
+/// use fusebox::Again;
+/// assert_eq!(Again::from(true), Again::Yes);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// No: this result is final.
+    No,
+    /// Yes, after the wait that the policy has for it.
+    Yes,
+    /// Yes, after this wait and no other: the dependency asked for it, as `Retry-After` does.
+    After(Duration),
+}
+
+impl From<bool> for Again {
+    fn from(again: bool) -> Self {
+        if again { Self::Yes } else { Self::No }
+    }
+}
+
+impl From<Verdict> for Again {
+    /// A failure is worth another attempt; after [`Verdict::OpenFor`], when that time has passed.
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Success | Verdict::Ignored => Self::No,
+            Verdict::Failure => Self::Yes,
+            Verdict::OpenFor(wait) => Self::After(wait),
+        }
+    }
+}
+
 /// Judges a result of type `Result<T, E>`.
 ///
 /// Implemented for closures, and by you for a unit struct when a policy deserves a name:
@@ -65,6 +100,15 @@ pub trait Classify<T, E> {
     /// The verdict on one result. Called once for each call that ran to its end, outside of any lock. A panic in it
     /// reaches the caller and is counted as [`Outcome::Panicked`].
     fn classify(&self, result: &Result<T, E>) -> Verdict;
+
+    /// Whether another attempt is worth making after a result with this verdict, in a call that may have one
+    /// ([`Command::retry`](crate::Command::retry)). Here is the place for errors that last, such as "not implemented",
+    /// and for a wait that the dependency names without being in trouble. Not asked after [`Verdict::Ignored`], which is
+    /// final. By default: after a failure, and after [`Verdict::OpenFor`] when its time has passed.
+    fn again(&self, result: &Result<T, E>, verdict: Verdict) -> Again {
+        let _ = result;
+        verdict.into()
+    }
 }
 
 impl<T, E, F> Classify<T, E> for F

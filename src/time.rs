@@ -46,6 +46,11 @@ impl Stamp {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// Nanoseconds until `end`; `u64::MAX` when that never comes.
+    pub(crate) const fn nanos_until(self, end: Self) -> u64 {
+        if end.0 == u64::MAX { u64::MAX } else { end.nanos_since(self) }
+    }
+
     pub(crate) const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos_since(earlier))
     }

@@ -103,21 +103,22 @@ impl Core {
         Ok(Admission { ticket: admitted?, lane })
     }
 
-    /// A place in which a call can wait that [`Core::enter`] did not admit, and for how long at most, in nanoseconds: if
-    /// all it lacks is a turn or a slot, and there is one to wait for.
+    /// A place in which a call can wait that [`Core::enter`] did not admit and that must end by `until`, and for how long
+    /// at most, in nanoseconds: if all it lacks is a turn or a slot, and there is one to wait for.
     #[inline]
-    pub(crate) fn line_up(&self, now: Stamp, refused: Refused) -> Option<(Place<'_>, u64)> {
+    pub(crate) fn line_up(&self, now: Stamp, refused: Refused, until: Stamp) -> Option<(Place<'_>, u64)> {
         match refused {
-            Refused::Full => self.line_up_for_slot(now),
-            Refused::Rate { .. } => self.line_up_for_turn(now),
+            Refused::Full => self.line_up_for_slot(now, until),
+            Refused::Rate { .. } => self.line_up_for_turn(now, until),
             Refused::Circuit(_) | Refused::Waited => None,
         }
     }
 
     /// A call in this line has had its turn by the rate, which it does not get back from there.
     #[cold]
-    fn line_up_for_slot(&self, now: Stamp) -> Option<(Place<'_>, u64)> {
+    fn line_up_for_slot(&self, now: Stamp, until: Stamp) -> Option<(Place<'_>, u64)> {
         let patience = self.family.queue_wait()?;
+        let until = self.end_of_call(now, until);
         let turn = match self.extras.get() {
             Some(parts) => Some((parts, parts.limiter.take(now).ok()?)),
             None => None,
@@ -126,15 +127,25 @@ impl Core {
             turn.inspect(|(parts, turn)| parts.limiter.give_back(*turn));
             return None;
         };
-        Some((Place::new(self, Stage::Slot(in_line)), patience))
+        Some((Place::new(self, Stage::Slot(in_line), until), patience.min(now.nanos_until(until))))
     }
 
     #[cold]
-    fn line_up_for_turn(&self, now: Stamp) -> Option<(Place<'_>, u64)> {
+    fn line_up_for_turn(&self, now: Stamp, until: Stamp) -> Option<(Place<'_>, u64)> {
         let parts = self.extras.get()?;
+        let until = self.end_of_call(now, until);
         let (turn, go) = parts.limiter.reserve(now)?;
+        if go >= until {
+            parts.limiter.give_back(turn);
+            return None;
+        }
         let stage = Stage::Turn(Box::new(Reserved { turn, parts }));
-        Some((Place::new(self, stage), go.nanos_since(now)))
+        Some((Place::new(self, stage, until), go.nanos_since(now)))
+    }
+
+    /// A plain call knows its timeout, and not that there is a deadline for it and its waits together.
+    fn end_of_call(&self, now: Stamp, until: Stamp) -> Stamp {
+        if until == Stamp::NEVER { now.plus(self.family.deadline()) } else { until }
     }
 
     /// Counts a refusal and tells the caller what it needs to know of it.
@@ -186,6 +197,8 @@ impl Core {
 pub(crate) struct Place<'c> {
     core: &'c Core,
     stage: Stage<'c>,
+    /// When the call must have ended.
+    until: Stamp,
     counted: bool,
 }
 
@@ -205,16 +218,16 @@ struct Reserved<'c> {
 }
 
 impl<'c> Place<'c> {
-    fn new(core: &'c Core, stage: Stage<'c>) -> Self {
-        Self { core, stage, counted: false }
+    fn new(core: &'c Core, stage: Stage<'c>, until: Stamp) -> Self {
+        Self { core, stage, until, counted: false }
     }
 
     /// A permit, or a refusal: the wait was too long, or the circuit has opened meanwhile. `timer` is armed with what
-    /// [`Core::line_up`] gave.
+    /// [`Core::line_up`] gave; `timeout`, in nanoseconds, is cut down to what the wait has left of the call's time.
     pub(crate) fn poll(
         &mut self,
         mut timer: Pin<&mut Option<Timer>>,
-        timeout: u64,
+        timeout: &mut u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit<'c>, Rejected>> {
         if let Stage::Turn(_) = self.stage {
@@ -230,15 +243,20 @@ impl<'c> Place<'c> {
         }
         let (core, now) = (self.core, Stamp::now());
         let admission = match granted {
-            Poll::Ready(lane) => core.take_ticket(now, timeout, lane),
+            Poll::Ready(lane) => core.take_ticket(now, self.cut(now, timeout), lane),
             Poll::Pending => Err(Refused::Waited),
         };
         Poll::Ready(self.end(now, admission))
     }
 
     /// The turn has come: goes on as a call does that did not have to wait for it, if need be to the bulkhead's line.
-    fn take_turn(&mut self, mut timer: Pin<&mut Option<Timer>>, timeout: u64) -> Poll<Result<Permit<'c>, Rejected>> {
+    fn take_turn(
+        &mut self,
+        mut timer: Pin<&mut Option<Timer>>,
+        timeout: &mut u64,
+    ) -> Poll<Result<Permit<'c>, Rejected>> {
         let (core, now) = (self.core, Stamp::now());
+        let timeout = self.cut(now, timeout);
         let entered = core.circuit.peek(now).map_err(Refused::from).and_then(|()| {
             core.circuit.roll(now);
             core.take_slot(now, timeout)
@@ -246,7 +264,7 @@ impl<'c> Place<'c> {
         if let (Err(Refused::Full), Some(patience)) = (&entered, core.family.queue_wait()) {
             if let Some(in_line) = core.slots.line_up() {
                 self.stage = Stage::Slot(in_line);
-                timer.set(Some(self::timer(now, patience)));
+                timer.set(Some(self::timer(now, patience.min(now.nanos_until(self.until)))));
                 return Poll::Pending;
             }
         }
@@ -254,6 +272,11 @@ impl<'c> Place<'c> {
             self.give_back();
         }
         Poll::Ready(self.end(now, entered))
+    }
+
+    fn cut(&self, now: Stamp, timeout: &mut u64) -> u64 {
+        *timeout = (*timeout).min(now.nanos_until(self.until));
+        *timeout
     }
 
     fn end(&mut self, now: Stamp, admission: Result<Admission, Refused>) -> Result<Permit<'c>, Rejected> {

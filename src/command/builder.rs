@@ -9,6 +9,7 @@ use super::core::Core;
 use super::family::Family;
 use super::roster::Roster;
 use crate::breaker::config::Breaker;
+use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::{ConfigError, Problems};
@@ -17,6 +18,7 @@ use crate::observe::bus::Listener;
 use crate::observe::event::Event;
 use crate::outcome::ByResult;
 use crate::rate_limit::config::RateLimit;
+use crate::retry::Retry;
 
 /// Builds a [`Command`]; made by [`Command::builder`]. Every setting has a default: see [`Config`] and [`Breaker`].
 #[must_use = "a builder does nothing until `build`"]
@@ -103,6 +105,26 @@ impl<C> Builder<C> {
     /// See [`Config::no_latency`].
     pub fn no_latency(self) -> Self {
         self.with(Config::no_latency)
+    }
+
+    /// See [`Config::deadline`]. Default: none.
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.with(|config| config.deadline(limit))
+    }
+
+    /// See [`Config::retry`]. Default: 3 attempts, 50 ms doubling, full jitter.
+    pub fn retry(self, retry: Retry) -> Self {
+        self.with(|config| config.retry(retry))
+    }
+
+    /// See [`Config::budget`]. Default: 20 % of the calls, and 10 a second.
+    pub fn budget(self, budget: Budget) -> Self {
+        self.with(|config| config.budget(budget))
+    }
+
+    /// See [`Config::no_budget`].
+    pub fn no_budget(self) -> Self {
+        self.with(Config::no_budget)
     }
 
     /// What judges results; the default is [`ByResult`].

@@ -210,6 +210,7 @@ impl Core {
             min_calls: config.breaker.min_calls,
             open_for: config.breaker.open_for,
             timeout: config.timeout,
+            amplification: self.family.persistence.counts(now).shown_amplification(),
         };
         if circuits.is_empty() {
             self.add_to(&mut sample, now);

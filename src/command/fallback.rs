@@ -9,7 +9,9 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
 
 use crate::bulkhead::{Capacity, Slots};
 use crate::command::core::Core;
@@ -135,6 +137,47 @@ impl Fallbacks {
 
     pub(crate) fn ended(&self, outcome: FallbackOutcome) -> u64 {
         self.made.get().map_or(0, |made| made.ended[outcome as usize].load(Ordering::Relaxed))
+    }
+}
+
+/// A fallback that runs, in its slot.
+#[pin_project]
+pub(crate) struct Falling<'c, R> {
+    #[pin]
+    fallback: R,
+    /// Taken when the fallback ends.
+    slot: Option<FallbackSlot<'c>>,
+}
+
+impl<'c, R> Falling<'c, R> {
+    /// Starts the fallback, or gives the cause back: there is none, or no slot for it.
+    pub(super) fn start<T, E, B>(core: &'c Core, fallback: Option<B>, cause: Error<E>) -> Result<Self, Error<E>>
+    where
+        B: sealed::RecoverFrom<T, E, Running = R>,
+    {
+        let Some(fallback) = fallback else { return Err(cause) };
+        let Some(mut slot) = FallbackSlot::take(core) else { return Err(cause) };
+        slot.in_user_code = true;
+        let fallback = fallback.recover(cause);
+        slot.in_user_code = false;
+        Ok(Self { fallback, slot: Some(slot) })
+    }
+
+    /// The result, and the slot, to be resolved once the fallback has been dropped.
+    pub(super) fn poll<B, T, E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Result<T, Error<E>>, FallbackSlot<'c>)>
+    where
+        B: sealed::RecoverFrom<T, E, Running = R>,
+    {
+        let this = self.project();
+        let running = this.slot.as_mut().expect("held until the fallback ends");
+        running.in_user_code = true;
+        let ended = B::poll(this.fallback, cx);
+        running.in_user_code = false;
+        let result = ready!(ended);
+        Poll::Ready((result, this.slot.take().expect("held until now")))
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use super::core::Core;
+use super::persistence::Persistence;
 use super::roster::Roster;
 use crate::breaker::state::State;
 use crate::config::{Config, Settings};
@@ -53,6 +54,7 @@ pub(crate) struct Family {
     pub(super) config: Mutex<Config>,
     /// The checked form of the same.
     settings: Mutex<Settings>,
+    pub(super) persistence: Persistence,
     /// What the builder said, once something else is in force.
     built: OnceLock<Box<Config>>,
     /// Events that wait to be delivered, in order.
@@ -95,6 +97,7 @@ impl Family {
             traced: AtomicU64::new(0),
             config: Mutex::new(config),
             settings: Mutex::new(settings.clone()),
+            persistence: Persistence::default(),
             built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
             pending: Mutex::new(VecDeque::new()),
             delivering: Mutex::new(()),
@@ -131,6 +134,11 @@ impl Family {
     /// Longest wait in the queue, in nanoseconds; `None` without a queue.
     pub(crate) fn queue_wait(&self) -> Option<u64> {
         Some(self.queue_wait.load(Ordering::Relaxed)).filter(|&wait| wait > 0)
+    }
+
+    /// In nanoseconds; `u64::MAX` without. Takes a lock: not for the path of every call.
+    pub(crate) fn deadline(&self) -> u64 {
+        self.config.lock().attempts().deadline()
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -170,6 +178,7 @@ impl Family {
         let mut config = self.config.lock();
         let changes = config.changes(&next);
         let before = std::mem::replace(&mut *config, next);
+        self.persistence.follow(&config);
         self.built.get_or_init(|| Box::new(before));
         // Before the circuits are looked for: one that joins them later sees it.
         *self.settings.lock() = settings.clone();

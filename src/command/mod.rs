@@ -6,13 +6,18 @@
 //! future.
 
 pub(crate) mod admission;
+mod attempt;
 pub(crate) mod blocking;
 pub(crate) mod builder;
 pub(crate) mod core;
+pub(crate) mod effort;
 pub(crate) mod extras;
 pub(crate) mod fallback;
 pub(crate) mod family;
+pub(crate) mod judge;
 pub(crate) mod permit;
+pub(crate) mod persistence;
+pub(crate) mod retrying;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod snapshot;
@@ -26,7 +31,9 @@ use std::time::Duration;
 use self::blocking::Blocking;
 use self::builder::Builder;
 use self::core::Core;
+use self::effort::Alone;
 use self::permit::Permit;
+use self::retrying::Retrying;
 use self::run::Call;
 use self::snapshot::Snapshot;
 use self::work::ByCommand;
@@ -116,6 +123,40 @@ impl<C> Command<C> {
         C: Classify<T, E>,
     {
         Call::new(&self.core, operation, ByCommand(&self.classify))
+    }
+
+    /// Runs an operation that may be attempted more than once: the closure makes it anew for each attempt. How often, and
+    /// with which waits, the command's [`Retry`](crate::Retry) says, or the call's own; a budget and a deadline hold all
+    /// attempts together.
+    ///
+    /// Only for operations that may be done twice. The returned [`Retrying`] has options for this call alone, and says
+    /// what is attempted again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use fusebox::{Command, Retry};
+    ///
+    /// # async fn fetch(sku: &str) -> Result<u32, std::io::Error> { Ok(sku.len() as u32) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pricing = Command::builder("docs.retry").build()?;
+    /// let price = pricing
+    ///     .retry(|| fetch("A-1"))
+    ///     .with(Retry::exponential(Duration::from_millis(20)).attempts(3))
+    ///     .deadline(Duration::from_secs(1))
+    ///     .fallback(async |_| Ok(99))
+    ///     .await?;
+    /// # assert_eq!(price, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retry<F, Fut, T, E>(&self, operation: F) -> Retrying<'_, F, Alone<'_, Fut>, ByCommand<'_, C>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<T, E>,
+    {
+        Retrying::new(&self.core, operation, ByCommand(&self.classify))
     }
 
     /// Runs a closure on this thread: breaker and bulkhead apply, and there is no waiting in a queue. It cannot be

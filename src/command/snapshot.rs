@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::persistence::AttemptCounts;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
 use crate::breaker::state::{Forced, RampStage, State};
@@ -51,6 +52,7 @@ pub struct Snapshot {
     oldest_in_flight: Option<Duration>,
     hold: Option<Hold>,
     fallbacks: FallbackCounts,
+    attempts: AttemptCounts,
     config: Config,
 }
 
@@ -121,6 +123,7 @@ impl Snapshot {
                 rejected: ended(FallbackOutcome::Rejected),
                 in_flight: core.fallbacks.in_flight() as usize,
             },
+            attempts: core.family.persistence.counts(now),
             config,
         }
     }
@@ -245,6 +248,11 @@ impl Snapshot {
     /// How fallbacks ended.
     pub fn fallbacks(&self) -> FallbackCounts {
         self.fallbacks
+    }
+
+    /// How often calls were attempted that may be more than once.
+    pub fn attempts(&self) -> AttemptCounts {
+        self.attempts
     }
 
     /// The configuration in force.

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::permit::Permit;
-use crate::outcome::{Classify, Verdict};
+use crate::outcome::{Again, Classify, Verdict};
 
 /// Something that a command can run: a closure that makes a future, a future, a blocking closure.
 ///
@@ -11,6 +11,13 @@ use crate::outcome::{Classify, Verdict};
 pub trait Work: sealed::Work {}
 
 impl<W: sealed::Work> Work for W {}
+
+/// Work that can be done more than once: a closure that makes a future each time it is called.
+///
+/// Sealed, as [`Work`] is.
+pub trait Repeat: Work + sealed::Repeat {}
+
+impl<W: Work + sealed::Repeat> Repeat for W {}
 
 pub(crate) mod sealed {
     use super::*;
@@ -20,6 +27,10 @@ pub(crate) mod sealed {
         type Err;
         type Future: Future<Output = Result<Self::Ok, Self::Err>>;
         fn start(self, permit: &mut Permit<'_>) -> Self::Future;
+    }
+
+    pub trait Repeat: Work {
+        fn again(&mut self) -> Self::Future;
     }
 }
 
@@ -34,6 +45,16 @@ where
 
     #[inline]
     fn start(self, _: &mut Permit<'_>) -> Fut {
+        self()
+    }
+}
+
+impl<F, Fut, T, E> sealed::Repeat for F
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    fn again(&mut self) -> Fut {
         self()
     }
 }
@@ -64,5 +85,9 @@ impl<T, E, C: Classify<T, E>> Classify<T, E> for ByCommand<'_, C> {
     #[inline]
     fn classify(&self, result: &Result<T, E>) -> Verdict {
         self.0.classify(result)
+    }
+
+    fn again(&self, result: &Result<T, E>, verdict: Verdict) -> Again {
+        self.0.again(result, verdict)
     }
 }

@@ -65,8 +65,15 @@ impl PartialConfig {
     /// Every setting of a configuration.
     pub fn of(config: &Config) -> Self {
         // A field that is new does not compile here until it has a line above, and a row in the table of `Configs`.
-        let Config { timeout: _, bulkhead: _, rate_limit: _, breaker, max_concurrent_fallbacks: _, latency_window: _ } =
-            config;
+        let Config {
+            timeout: _,
+            bulkhead: _,
+            rate_limit: _,
+            breaker,
+            max_concurrent_fallbacks: _,
+            latency_window: _,
+            attempts: _,
+        } = config;
         let Breaker {
             error_rate: _,
             min_calls: _,

@@ -16,6 +16,7 @@ use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use crate::breaker::state::State;
 use crate::name::Name;
 use crate::outcome::Outcome;
+use crate::retry::Fate;
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
 use crate::window::counts::Health;
 
@@ -70,6 +71,8 @@ pub(crate) struct Sample {
     pub(crate) min_calls: u32,
     pub(crate) open_for: Duration,
     pub(crate) timeout: Option<Duration>,
+    /// `None` without calls that may be attempted more than once.
+    pub(crate) amplification: Option<f64>,
 }
 
 /// The metrics of one command.
@@ -95,6 +98,8 @@ struct Handles {
     durations: [Histogram; 3],
     fallbacks: [Counter; 3],
     late: Counter,
+    /// Of commands whose calls are attempted more than once.
+    attempts: OnceLock<Box<[Counter; Fate::ALL.len()]>>,
 }
 
 impl Meter {
@@ -107,7 +112,7 @@ impl Meter {
     /// Counts a call, and its duration in nanoseconds if it ran to an end.
     #[inline]
     pub(crate) fn call(&self, outcome: Outcome, elapsed: u64) {
-        self.with(|handles| {
+        self.with(|handles, _| {
             handles.calls[outcome as usize].increment(1);
             let duration = match outcome {
                 Outcome::Success => &handles.durations[0],
@@ -120,11 +125,25 @@ impl Meter {
     }
 
     pub(crate) fn late(&self) {
-        self.with(|handles| handles.late.increment(1));
+        self.with(|handles, _| handles.late.increment(1));
     }
 
     pub(crate) fn fallback(&self, outcome: FallbackOutcome) {
-        self.with(|handles| handles.fallbacks[outcome as usize].increment(1));
+        self.with(|handles, _| handles.fallbacks[outcome as usize].increment(1));
+    }
+
+    /// Counts an attempt of a call that may have several. The series exist from the first one on.
+    pub(crate) fn attempt(&self, fate: Fate) {
+        self.with(|handles, recorder| {
+            let attempts = handles.attempts.get().unwrap_or_else(|| {
+                let counter =
+                    |fate: Fate| self.counter(recorder, "fusebox_attempts_total", &[("outcome", fate.as_str())]);
+                // Not by `get_or_init`, which would call the recorder under a lock.
+                let _ = handles.attempts.set(Box::new(Fate::ALL.map(counter)));
+                handles.attempts.get().expect("it was just set")
+            });
+            attempts[fate as usize].increment(1);
+        });
     }
 
     /// `alone`: of the only circuit there is. How many of many are in a state is sampled.
@@ -164,7 +183,7 @@ impl Meter {
         if let (false, Some(state)) = (sample.keyed, sample.states.iter().position(|circuits| *circuits > 0)) {
             self.state.store(state, Ordering::Relaxed);
         }
-        self.with(|_| ());
+        self.with(|_, _| ());
         self.guarded(|recorder| {
             for (state, circuits) in State::ALL.into_iter().zip(sample.states) {
                 self.gauge(recorder, "fusebox_state", &[("state", state.as_str())], f64::from(circuits));
@@ -183,6 +202,7 @@ impl Meter {
                 ("fusebox_config_min_calls", Some(f64::from(sample.min_calls))),
                 ("fusebox_config_open_seconds", Some(sample.open_for.as_secs_f64())),
                 ("fusebox_config_timeout_seconds", sample.timeout.map(|timeout| timeout.as_secs_f64())),
+                ("fusebox_attempts_per_call", sample.amplification),
             ];
             for (index, (name, value)) in gauges.into_iter().enumerate() {
                 let shown = 1 << index;
@@ -211,30 +231,30 @@ impl Meter {
 
     /// Runs `act` with the handles of the current recorder. A recorder that panics costs the metric, not the call.
     #[inline]
-    fn with(&self, act: impl FnOnce(&Handles)) {
+    fn with(&self, act: impl FnOnce(&Handles, &dyn Recorder)) {
         self.guarded(|recorder| {
             let address = address(recorder);
             match self.second.get().or_else(|| self.first.get()) {
-                Some(handles) if handles.recorder == address => act(handles),
+                Some(handles) if handles.recorder == address => act(handles, recorder),
                 _ => self.with_another(recorder, address, act),
             }
         });
     }
 
     #[cold]
-    fn with_another(&self, recorder: &dyn Recorder, address: usize, act: impl FnOnce(&Handles)) {
+    fn with_another(&self, recorder: &dyn Recorder, address: usize, act: impl FnOnce(&Handles, &dyn Recorder)) {
         let mut later = self.later.lock();
         if let Some(handles) = later.as_ref().filter(|handles| handles.recorder == address) {
             let handles = Arc::clone(handles);
             drop(later);
-            return act(&handles);
+            return act(&handles, recorder);
         }
         // Recorders are user code: not under the lock.
         drop(later);
         let mut fresh = Box::new(self.bind(recorder, address));
         for place in [&self.first, &self.second] {
             match place.set(fresh) {
-                Ok(()) => return act(place.get().expect("it was just set")),
+                Ok(()) => return act(place.get().expect("it was just set"), recorder),
                 Err(back) => fresh = back,
             }
         }
@@ -243,7 +263,7 @@ impl Meter {
         let previous = later.replace(Arc::clone(&handles));
         drop(later);
         drop(previous);
-        act(&handles);
+        act(&handles, recorder);
     }
 
     fn guarded(&self, act: impl FnOnce(&dyn Recorder)) {
@@ -268,6 +288,7 @@ impl Meter {
             durations: [Outcome::Success, Outcome::Failure, Outcome::TimedOut].map(duration),
             fallbacks: FallbackOutcome::ALL.map(fallback),
             late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
+            attempts: OnceLock::new(),
         }
     }
 
@@ -306,6 +327,7 @@ fn describe(recorder: &dyn Recorder) {
     let counters = [
         ("fusebox_calls_total", "Calls by the one outcome each ended in"),
         ("fusebox_fallbacks_total", "Fallbacks by how they ended"),
+        ("fusebox_attempts_total", "Attempts of calls that may have several, by what came of them"),
         ("fusebox_transitions_total", "Changes of a circuit's state"),
         ("fusebox_late_outcomes_total", "Results that came after their circuit had changed its state"),
         ("fusebox_config_reloads_total", "Live changes of the configuration"),
@@ -330,6 +352,11 @@ fn describe(recorder: &dyn Recorder) {
         ("fusebox_config_min_calls", Unit::Count, "Calls that the breaker wants before it judges"),
         ("fusebox_config_open_seconds", Unit::Seconds, "First wait of an open circuit"),
         ("fusebox_config_timeout_seconds", Unit::Seconds, "Timeout of a call"),
+        (
+            "fusebox_attempts_per_call",
+            Unit::Count,
+            "Attempts per call that may have several, over the last ten seconds",
+        ),
     ];
     for (name, unit, text) in gauges {
         recorder.describe_gauge(name.into(), Some(unit), text.into());
