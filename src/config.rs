@@ -200,11 +200,7 @@ impl Config {
             capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
             rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
             rules: Arc::new(self.breaker.check(problems)),
-            fallbacks: Capacity::of(bulkhead::limit(
-                problems,
-                "max_concurrent_fallbacks",
-                self.max_concurrent_fallbacks,
-            )),
+            fallbacks: bulkhead::limit(problems, "max_concurrent_fallbacks", self.max_concurrent_fallbacks),
             latency_window: self.latency_window.map(|length| problems.span("latency_window", length)),
         }
     }
@@ -278,7 +274,7 @@ pub(crate) struct Settings {
     pub(crate) capacity: Capacity,
     pub(crate) rate: Option<Rate>,
     pub(crate) rules: Arc<Rules>,
-    pub(crate) fallbacks: Capacity,
+    pub(crate) fallbacks: u32,
     pub(crate) latency_window: Option<u64>,
 }
 

@@ -146,6 +146,7 @@ pub(crate) enum Fact {
     },
 }
 
+/// Nearly all circuits are closed, so what the others need lies elsewhere.
 #[derive(Clone, Debug)]
 enum Phase {
     Closed {
@@ -154,9 +155,9 @@ enum Phase {
     Open {
         until: Stamp,
     },
-    HalfOpen(Episode),
+    HalfOpen(Box<Episode>),
     /// Half-open still: its probes have passed, and a ramp leads up to closed.
-    Ramping(Climb),
+    Ramping(Box<Climb>),
 }
 
 /// The probes of one half-open episode.
@@ -276,7 +277,7 @@ impl Machine {
         self.expire_holds(now);
         self.peek(rules, now)?;
         if self.stored() == State::Open {
-            self.flip(now, Cause::WaitOver, |machine| machine.phase = Phase::HalfOpen(Episode::default()));
+            self.flip(now, Cause::WaitOver, |machine| machine.phase = Phase::HalfOpen(Box::default()));
         }
         let word = self.word();
         let generation = self.generation;
@@ -408,7 +409,8 @@ impl Machine {
     }
 
     fn weigh(&mut self, rules: &Rules, now: Stamp) {
-        let Phase::HalfOpen(Episode { evidence, out, .. }) = &self.phase else { return };
+        let Phase::HalfOpen(episode) = &self.phase else { return };
+        let Episode { evidence, out, .. } = &**episode;
         let evidence = evidence.with_overdue(out.iter().filter(|probe| probe.overdue).count() as u32);
         let Evidence { ended, failed, slow } = evidence;
         if ended == 0 {
@@ -441,7 +443,7 @@ impl Machine {
             climb.overdue = before.overdue;
         }
         self.tell(Fact::Stage { stage: climb.show(steps), generation: self.generation, at: now });
-        self.phase = Phase::Ramping(climb);
+        self.phase = Phase::Ramping(Box::new(climb));
     }
 
     /// The stage that the circuit is in has failed.
@@ -497,7 +499,7 @@ impl Machine {
     fn flip_from(&mut self, from: State, now: Stamp, cause: Cause) {
         self.generation += 1;
         if matches!(self.phase, Phase::HalfOpen(_) | Phase::Ramping(_)) {
-            self.phase = Phase::HalfOpen(Episode::default());
+            self.phase = Phase::HalfOpen(Box::default());
         }
         let to = self.stored();
         if from != to {

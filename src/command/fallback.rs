@@ -17,7 +17,7 @@ use crate::bulkhead::{Capacity, Slots};
 use crate::command::core::Core;
 use crate::error::Error;
 use crate::observe::meter::FallbackOutcome;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::window::flow::LaneId;
 
 /// Something that may make a value out of an error: [`NoFallback`], or a closure as a [`Rescue`].
@@ -100,8 +100,8 @@ impl<B, Fut> fmt::Debug for Rescue<B, Fut> {
 /// need of one.
 #[derive(Debug)]
 pub(crate) struct Fallbacks {
-    /// The limit to begin with.
-    capacity: Capacity,
+    /// Held while they are made or the limit changes, so that neither misses the other.
+    limit: Mutex<u32>,
     made: OnceLock<Box<Made>>,
 }
 
@@ -112,23 +112,28 @@ struct Made {
 }
 
 impl Fallbacks {
-    pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { capacity, made: OnceLock::new() }
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { limit: Mutex::new(limit), made: OnceLock::new() }
     }
 
     fn made(&self) -> &Made {
-        self.made.get_or_init(|| {
-            let ended = std::array::from_fn(|_| AtomicU64::new(0));
-            Box::new(Made { slots: Slots::new(self.capacity), ended })
-        })
+        self.made.get().map_or_else(|| self.make(), |made| &**made)
     }
 
-    pub(crate) fn resize(&self, capacity: Capacity) {
-        if self.made.get().is_none() && capacity == self.capacity {
-            return;
+    #[cold]
+    fn make(&self) -> &Made {
+        let limit = self.limit.lock();
+        let ended = std::array::from_fn(|_| AtomicU64::new(0));
+        self.made.get_or_init(|| Box::new(Made { slots: Slots::new(Capacity::of(*limit)), ended }))
+    }
+
+    pub(crate) fn resize(&self, next: u32) {
+        let mut limit = self.limit.lock();
+        *limit = next;
+        if let Some(made) = self.made.get() {
+            let waiting = made.slots.resize(Capacity::of(next));
+            debug_assert!(waiting.is_empty(), "fallbacks do not queue");
         }
-        let waiting = self.made().slots.resize(capacity);
-        debug_assert!(waiting.is_empty(), "fallbacks do not queue");
     }
 
     pub(crate) fn in_flight(&self) -> u32 {

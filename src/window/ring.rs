@@ -16,9 +16,14 @@ pub(crate) struct Ring<R> {
     edge: Stamp,
     /// Before this moment nothing was seen.
     begun: Stamp,
+    /// How many readings there are.
+    buckets: u32,
+    /// What all of them are while nothing happens: a ring that is idle for a window, or new, takes no more room.
+    idle: R,
+    /// Empty, or all of them.
     readings: Box<[R]>,
     /// Index of the running bucket's reading; the one after it is the oldest.
-    head: usize,
+    head: u32,
 }
 
 /// What a ring keeps: a reading of counters, and of extremes that belong to one bucket.
@@ -30,7 +35,8 @@ pub(crate) trait Reading: Clone {
 impl<R: Reading> Ring<R> {
     /// A ring of `buckets` times `width` nanoseconds that starts at `now`, where the counters read `reading`.
     pub(crate) fn new(now: Stamp, width: u64, buckets: usize, reading: R) -> Self {
-        Self { width, edge: now.plus(width), begun: now, readings: vec![reading; buckets].into(), head: 0 }
+        let buckets = u32::try_from(buckets).expect("checked to be far less");
+        Self { width, edge: now.plus(width), begun: now, buckets, idle: reading, readings: Box::default(), head: 0 }
     }
 
     /// Where the running bucket ends: nothing rolls before.
@@ -47,18 +53,40 @@ impl<R: Reading> Ring<R> {
             return;
         }
         let ended = now.nanos_since(self.edge) / self.width + 1;
-        let mut reading = read(&self.readings[self.head]);
-        for _ in 0..ended.min(self.readings.len() as u64) {
-            self.head = (self.head + 1) % self.readings.len();
-            let idle = reading.idle();
-            self.readings[self.head] = std::mem::replace(&mut reading, idle);
-        }
+        let reading = read(self.reading(0));
         self.edge = self.edge.plus(ended.saturating_mul(self.width));
+        if ended >= u64::from(self.buckets) {
+            self.settle(reading.idle());
+        } else {
+            self.push(reading, ended);
+        }
+    }
+
+    /// The window holds nothing any more.
+    fn settle(&mut self, idle: R) {
+        (self.idle, self.readings) = (idle, Box::default());
+    }
+
+    /// Takes the reading at the end of the running bucket, after which others may have passed.
+    fn push(&mut self, mut reading: R, ended: u64) {
+        if self.readings.is_empty() {
+            self.readings = vec![self.idle.clone(); self.buckets as usize].into();
+        }
+        for _ in 0..ended {
+            self.head = (self.head + 1) % self.buckets;
+            let idle = reading.idle();
+            self.readings[self.head as usize] = std::mem::replace(&mut reading, idle);
+        }
+    }
+
+    /// The reading at the start of the running bucket, or of one so many after it in the ring: the next one is the oldest.
+    fn reading(&self, after: u32) -> &R {
+        self.readings.get(((self.head + after) % self.buckets) as usize).unwrap_or(&self.idle)
     }
 
     /// The reading at the start of the window.
     pub(crate) fn oldest(&self) -> &R {
-        &self.readings[(self.head + 1) % self.readings.len()]
+        self.reading(1)
     }
 
     /// How much time the window spans at `now`: between n - 1 and n bucket lengths, less where it has just begun.
@@ -68,19 +96,18 @@ impl<R: Reading> Ring<R> {
 
     /// When [`Ring::oldest`] was taken.
     pub(crate) fn start(&self) -> Stamp {
-        self.edge.minus(self.width.saturating_mul(self.readings.len() as u64))
+        self.edge.minus(self.width.saturating_mul(self.buckets.into()))
     }
 
     /// The readings at the edges inside the window, from old to new.
     pub(crate) fn inner(&self) -> impl Iterator<Item = &R> {
-        let (newer, older) = self.readings.split_at((self.head + 1) % self.readings.len());
-        older.iter().chain(newer).skip(1)
+        (2..=self.buckets).map(|after| self.reading(after))
     }
 
     /// Forgets everything before this moment.
     pub(crate) fn clear(&mut self, now: Stamp, reading: R) {
         self.begun = now;
-        self.readings.fill(reading);
+        self.settle(reading);
     }
 }
 

@@ -180,7 +180,8 @@ impl World {
                 let Evidence { ended, failed, slow } = episode.evidence;
                 (2, [0; 3], leases, [0, ended, failed, slow, 0])
             }
-            &Phase::Ramping(Climb { stage, since, last, credit, evidence, overdue }) => {
+            Phase::Ramping(climb) => {
+                let Climb { stage, since, last, credit, evidence, overdue } = **climb;
                 let Evidence { ended, failed, slow } = evidence;
                 let moments = [since, last].map(|moment| left(moment.plus(STAGE)));
                 (3, [moments[0], moments[1], credit], Vec::new(), [stage, ended, failed, slow, overdue])
