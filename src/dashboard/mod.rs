@@ -31,7 +31,8 @@
 //! # }
 //! ```
 //!
-//! With axum, and so with tonic, whose routes are an axum router:
+//! With axum, and so with tonic, whose routes are an axum router (and whose extension is `TcpConnectInfo`); the workspace
+//! member `mounts` has both, tested:
 //!
 //! ```text
 //! let dashboard = Dashboard::builder(Registry::global())
