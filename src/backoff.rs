@@ -88,6 +88,23 @@ pub(crate) struct Backoff<'p> {
 }
 
 impl Backoff<'_> {
+    /// How many waits there are, of so many at most, and the most that they can come to; `None` where that cannot be told
+    /// in reasonable time.
+    pub(crate) fn longest(self, waits: u32) -> Option<(u32, Duration)> {
+        const MANY: u32 = 10_000;
+        let mut schedule = Schedule::default();
+        let mut sum = Duration::ZERO;
+        for count in 0..waits {
+            if count == MANY {
+                return None;
+            }
+            // Of every kind of jitter, the most is what 1 draws.
+            let Some(wait) = schedule.next(self, || 1.0) else { return Some((count, sum)) };
+            sum = sum.saturating_add(Duration::from_nanos(wait));
+        }
+        Some((waits, sum))
+    }
+
     pub(crate) fn check(&self, problems: &mut Problems) {
         if let &Delays::Exponential { growth, .. } = self.delays {
             let fits = growth >= 1.0 && growth.is_finite();
@@ -97,7 +114,7 @@ impl Backoff<'_> {
             problems.require((0.0..=1.0).contains(&share), "retry.jitter", || share, "a share in [0, 1]");
         }
         if let (Delays::Constant(first) | Delays::Exponential { first, .. }, Some(max)) = (self.delays, self.max) {
-            problems.require(max >= *first, "retry.max_delay", || format!("{max:?}"), "at least the first delay");
+            problems.relate(max >= *first, "retry.max_delay", || format!("{max:?}"), "at least the first delay");
         }
     }
 

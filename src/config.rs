@@ -176,7 +176,7 @@ impl Config {
     }
 
     /// Kept only where it differs from the usual: most commands have no such calls.
-    fn map_attempts(self, change: impl FnOnce(&mut Attempts)) -> Self {
+    pub(crate) fn map_attempts(self, change: impl FnOnce(&mut Attempts)) -> Self {
         let mut attempts = self.attempts().clone();
         change(&mut attempts);
         Self { attempts: Some(attempts).filter(|attempts| attempts != Attempts::usual()).map(Box::new), ..self }

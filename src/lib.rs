@@ -91,7 +91,8 @@ pub use configs::{ApplyError, Changed, ConfigFile, Configs, PartialConfig, Reloa
 pub use error::{ConfigError, Error, Problem, Reason, Rejected, TimedOut};
 pub use ext::Guard;
 pub use keyed::{Keyed, KeyedCommand, KeyedStats, Keys};
-pub use lint::{Finding, WorstCase};
+pub use lint::WorstCase;
+pub use lint::finding::Finding;
 pub use observe::bus::Events;
 pub use observe::event::{Change, Event, Report, Transition};
 pub use observe::meter::DURATION_BUCKETS;

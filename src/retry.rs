@@ -124,7 +124,7 @@ impl Retry {
         Self { timeouts: again, ..self }
     }
 
-    fn backoff(&self) -> Backoff<'_> {
+    pub(crate) fn backoff(&self) -> Backoff<'_> {
         Backoff { delays: &self.delays, jitter: self.jitter, max: self.max_delay }
     }
 

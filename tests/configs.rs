@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Bulkhead, Changed, Command, Config, Configs, Event, PartialConfig, Ramp, RateLimit, Registry, Reload,
-    State, Window,
+    Breaker, Budget, Bulkhead, Changed, Command, Config, Configs, Event, Jitter, PartialConfig, Ramp, RateLimit,
+    Registry, Reload, Retry, State, Window,
 };
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -64,6 +64,9 @@ fn the_example_says_what_it_seems_to() {
         Breaker::error_rate(0.5).last_calls(100).max_open(secs(60)).slow_calls(0.8, ms(100)).consecutive_failures(10);
     let expected = Config::default()
         .timeout(ms(250))
+        .deadline(secs(1))
+        .retry(Retry::exponential(ms(20)).attempts(4))
+        .budget(Budget::share(0.1))
         .bulkhead(Bulkhead::new(64).queue(128, ms(20)))
         .max_concurrent_fallbacks(50)
         .breaker(breaker);
@@ -149,6 +152,11 @@ fn cf03_what_is_out_of_range_is_named_with_its_value_its_range_and_its_line() {
         ("breaker.growth = 0.5", "breaker.growth is 0.5, allowed: a finite factor of at least 1"),
         ("breaker.jitter = 1", "breaker.jitter is 1, allowed: a share in [0, 1)"),
         ("breaker.probes = 0", "breaker.probes is 0, allowed: at least 1"),
+        (r#"deadline = "0s""#, "deadline is 0ns, allowed: longer than 0"),
+        ("retry.attempts = 0", "retry.attempts is 0, allowed: at least 1"),
+        ("retry.growth = 0.5", "retry.growth is 0.5, allowed: a finite factor of at least 1"),
+        ("retry.jitter = 2", "retry.jitter is 2, allowed: a share in [0, 1]"),
+        ("budget = { share = 11 }", "budget.share is 11, allowed: extra attempts per call in [0, 10]"),
         ("breaker.consecutive_failures = 0", "breaker.consecutive_failures is 0, allowed: at least 1"),
         (
             r#"breaker.slow_calls = { rate = 2.0, threshold = "1s" }"#,
@@ -172,6 +180,10 @@ fn what_is_of_another_kind_is_refused_with_what_is_wanted() {
         ("max_concurrent = -1", "invalid value: integer `-1`, expected usize".to_owned()),
         ("breaker.min_calls = 1.5", "invalid type: floating point `1.5`, expected u32".to_owned()),
         ("breaker = 3", "invalid type: integer `3`, expected a table of settings".to_owned()),
+        (
+            r#"retry.jitter = "some""#,
+            r#"invalid value: string "some", expected "none", "full", "equal", "decorrelated", or a share"#.to_owned(),
+        ),
         (r#"bulkhead = { queue = { length = 1, wait = "1s" } }"#, "missing field `limit`".to_owned()),
     ] {
         let (line, message) = refused(&format!("[default]\n{setting}"));
@@ -183,6 +195,7 @@ fn what_is_of_another_kind_is_refused_with_what_is_wanted() {
 fn keys_that_say_the_same_exclude_each_other() {
     for (settings, pair) in [
         ("max_concurrent = 3\nbulkhead = { limit = 3 }", "`max_concurrent` and `bulkhead`"),
+        ("retry.constant = \"1s\"\nretry.growth = 2.0", "`growth` and `constant`"),
         ("breaker.last_calls = 3\nbreaker.window = \"10s\"", "`last_calls` and `window`"),
         ("breaker.buckets = 3\nbreaker.last_calls = 3", "`last_calls` and `buckets`"),
     ] {
@@ -238,7 +251,8 @@ fn rows() -> Vec<(String, Option<String>)> {
         let mut cells = line.strip_prefix("/// | `")?.split(" | ");
         let key = cells.next()?.trim_end_matches('`').to_owned();
         let default = cells.nth(1).map(|cell| cell.trim_end_matches(" |"));
-        let literal = default.and_then(|cell| cell.split(',').next()).map(|cell| cell.trim_matches('`').to_owned());
+        let literal =
+            default.and_then(|cell| cell.split([',', ';']).next()).map(|cell| cell.trim_matches('`').to_owned());
         Some((key, literal.filter(|cell| !cell.is_empty() && cell != "|" && cell != "none")))
     };
     docs.lines().filter_map(row).collect()
@@ -254,7 +268,10 @@ fn the_table_of_keys_has_every_key_and_its_default() {
     known.extend(keys("bulkhead.", "bulkhead = { x = 0 }"));
     known.extend(keys("bulkhead.queue.", "bulkhead = { limit = 1, queue = { x = 0 } }"));
     known.extend(keys("rate_limit.", "rate_limit = { x = 0 }"));
+    known.extend(keys("retry.", "retry.x = 0"));
+    known.extend(keys("budget.", "budget = { x = 0 }"));
     known.remove("breaker");
+    known.remove("retry");
     assert_eq!(documented, known);
 
     for (key, default) in rows() {
@@ -316,7 +333,31 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn attempts()(
+        deadline in proptest::option::of(span()),
+        budget in proptest::option::of((0.0..=10.0, 0.0..1e6, 1..1_000_000_000_u32)),
+        delay in span(),
+        growth in proptest::option::of(1.0..9.0),
+        jitter in prop_oneof![
+            prop::sample::select(vec![Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated]),
+            (0.0..=1.0).prop_map(Jitter::Spread),
+        ],
+        (attempts, timeouts, has_max) in (1..u32::MAX, any::<bool>(), any::<bool>()),
+    ) -> Config {
+        let retry = growth.map_or_else(|| Retry::constant(delay), |growth| Retry::exponential(delay).growth(growth));
+        let retry = retry.attempts(attempts).timeouts(timeouts).jitter(jitter);
+        let config = Config::default().retry(if has_max { retry.max_delay(delay) } else { retry });
+        let config = deadline.into_iter().fold(config, Config::deadline);
+        match budget {
+            None => config.no_budget(),
+            Some((share, floor, burst)) => config.budget(Budget::share(share).floor(floor).burst(burst)),
+        }
+    }
+}
+
+prop_compose! {
     fn configs()(
+        attempts in attempts(),
         timeout in proptest::option::of(span()),
         bulkhead in proptest::option::of((1..9_999_usize, proptest::option::of((1..65_535_usize, span())))),
         rate in proptest::option::of((1..999_u32, 1..99_999_u64, 1..999_u32, proptest::option::of(span()))),
@@ -324,7 +365,7 @@ prop_compose! {
         max_concurrent_fallbacks in 1..9_999_usize,
         latency_window in proptest::option::of(span()),
     ) -> Config {
-        let mut config = Config::default().breaker(breaker).max_concurrent_fallbacks(max_concurrent_fallbacks);
+        let mut config = attempts.breaker(breaker).max_concurrent_fallbacks(max_concurrent_fallbacks);
         config.timeout = timeout;
         config.latency_window = latency_window;
         config.rate_limit = rate.map(|(calls, period, burst, wait)| {

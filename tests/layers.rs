@@ -51,7 +51,7 @@ const LAYERS: [&[&str]; 14] = [
     &["observe/mod.rs", "observe/bus.rs", "observe/event.rs", "observe/meter.rs"],
     // L4: what people hold. `config.rs` tells what it changed, so it stands above the events.
     &["config.rs"],
-    &["lint.rs"],
+    &["lint/mod.rs", "lint/finding.rs"],
     &[
         "command/mod.rs",
         "command/admission.rs",
@@ -80,6 +80,7 @@ const LAYERS: [&[&str]; 14] = [
     &[
         "configs/mod.rs",
         "configs/apply.rs",
+        "configs/attempts.rs",
         "configs/file.rs",
         "configs/partial.rs",
         "configs/section.rs",

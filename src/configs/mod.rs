@@ -6,6 +6,7 @@
 //! and [`ConfigFile`] follows it while it changes.
 
 mod apply;
+mod attempts;
 mod file;
 mod partial;
 mod section;
@@ -58,6 +59,18 @@ use crate::name::Name;
 /// | key | value | default |
 /// |---|---|---|
 /// | `timeout` | duration longer than 0, or `"off"` | `"1s"` |
+/// | `deadline` | duration longer than 0, or `"off"` | `"off"` |
+/// | `retry.attempts` | at least 1, the first included | 3 |
+/// | `retry.exponential` | first delay, from which they grow | `"50ms"` |
+/// | `retry.growth` | factor of at least 1 | 2.0 |
+/// | `retry.constant` | in place of `exponential` and `growth`: a delay | |
+/// | `retry.jitter` | `"none"`, `"full"`, `"equal"`, `"decorrelated"`, or a share in [0, 1] | `"full"`; 0.2 where delays are made constant |
+/// | `retry.max_delay` | duration, at least the first delay, or `"auto"`: 10 s where delays grow, or the first if longer | `"auto"` |
+/// | `retry.timeouts` | `true` or `false` | `false` |
+/// | `budget` | `{ share, floor, burst }`, or `"off"` | |
+/// | `budget.share` | extra attempts per call in [0, 10] | 0.2 |
+/// | `budget.floor` | extra attempts per second in [0, 1000000] | 10.0 |
+/// | `budget.burst` | 1 to 1000000000 extra attempts | 100 |
 /// | `max_concurrent` | 1 to 16777214 calls, or `"off"` | 100 |
 /// | `bulkhead` | in place of `max_concurrent`: `{ limit, queue }`, or `"off"` | |
 /// | `bulkhead.limit` | 1 to 16777214 calls | |
@@ -95,7 +108,7 @@ use crate::name::Name;
 /// | `breaker.count_rejections` | `true` or `false` | `false` |
 /// | `breaker.count_cancelled_after` | duration longer than 0, or `"off"` | `"off"` |
 ///
-/// `bulkhead`, `breaker.ramp` and `breaker.slow_calls` are replaced as a whole by the level that names them.
+/// `budget`, `bulkhead`, `rate_limit`, `breaker.ramp` and `breaker.slow_calls` are replaced as a whole by the level that names them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

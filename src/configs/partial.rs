@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::attempts::{self, PartialRetry, Spending};
 use super::section::section;
 use super::value::{Auto, Span, Switch, Whole, Written};
+use crate::attempts::Attempts;
 use crate::breaker::config::{Breaker, Window};
 use crate::breaker::ramp::Ramp;
 use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::Problems;
 use crate::rate_limit::config::RateLimit;
+use crate::retry::Retry;
 
 section! {
     /// Some settings of a command: those that one level of a file names. [`Configs`](crate::Configs) has the table of
@@ -27,6 +30,9 @@ section! {
     /// ```
     pub struct PartialConfig for Config {
         timeout: Switch<Span>;
+        deadline: Switch<Span> = attempts::deadline, attempts::set_deadline;
+        retry: PartialRetry = attempts::retry, attempts::set_retry;
+        budget: Switch<Spending> = attempts::budget, attempts::set_budget;
         max_concurrent: Switch<usize> = max_concurrent, set_max_concurrent;
         bulkhead: Switch<Queued> = queued, set_bulkhead;
         rate_limit: Switch<Rated>;
@@ -74,6 +80,8 @@ impl PartialConfig {
             latency_window: _,
             attempts: _,
         } = config;
+        let Attempts { retry, budget: _, deadline: _ } = config.attempts();
+        let Retry { attempts: _, delays: _, jitter: _, max_delay: _, timeouts: _ } = retry;
         let Breaker {
             error_rate: _,
             min_calls: _,
@@ -101,8 +109,12 @@ impl PartialConfig {
         config
     }
 
+    pub(super) fn of_retry(retry: PartialRetry) -> Self {
+        Self { retry: Some(retry), ..Self::default() }
+    }
+
     /// What is out of range, whatever other settings there are.
-    fn own_problem(&self) -> Option<String> {
+    pub(super) fn own_problem(&self) -> Option<String> {
         let mut problems = Problems::default();
         self.over(Config::default()).check(&mut problems);
         let error = problems.finish().err()?;

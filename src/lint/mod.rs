@@ -3,131 +3,30 @@
 //! A value out of range is an error. Here are the settings that work, each by itself, and together do not do what they
 //! are for: a rule that can never fire, a wait that outlasts what it waits for.
 
-use std::fmt;
+pub(crate) mod finding;
+
 use std::time::Duration;
 
+use self::finding::Finding;
+use crate::attempts::Attempts;
 use crate::breaker::config::Window;
 use crate::config::Config;
 
-/// Something in a configuration that is allowed and hardly meant. `Display` says what it comes to.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Finding {
-    /// A call may take for ever.
-    NoTimeout,
-    /// A call may wait for a slot longer than it may run.
-    #[non_exhaustive]
-    WaitBeyondTimeout {
-        /// Longest wait in the bulkhead's queue.
-        wait: Duration,
-        /// How long one attempt may take.
-        timeout: Duration,
-    },
-    /// No rule ever opens the circuit.
-    NeverOpens,
-    /// At the rate of calls that was given, the window never holds enough of them to be judged.
-    #[non_exhaustive]
-    MinCallsUnreachable {
-        /// Calls before a rate is looked at.
-        min_calls: u32,
-        /// Calls that the window holds on average.
-        expected: f64,
-        /// Length of the window.
-        window: Duration,
-    },
-    /// The window holds fewer calls than there must be, so their number is all that counts.
-    #[non_exhaustive]
-    MinCallsBeyondWindow {
-        /// Calls before a rate is looked at.
-        min_calls: u32,
-        /// Calls that the window holds.
-        last_calls: u32,
-    },
-    /// The circuit asks again before an attempt from before it opened must have ended.
-    #[non_exhaustive]
-    OpenShorterThanTimeout {
-        /// First wait of the open circuit.
-        open_for: Duration,
-        /// How long one attempt may take.
-        timeout: Duration,
-    },
-    /// No call is slow that is not an error already: it times out first.
-    #[non_exhaustive]
-    SlowBeyondTimeout {
-        /// From when on a call is slow.
-        threshold: Duration,
-        /// How long one attempt may take.
-        timeout: Duration,
-    },
-    /// No cancelled call is ever blamed: it times out first.
-    #[non_exhaustive]
-    CancelledBeyondTimeout {
-        /// From when on a cancelled call is a failure.
-        after: Duration,
-        /// How long one attempt may take.
-        timeout: Duration,
-    },
-    /// All that opened together ask again together.
-    NoJitter,
-}
-
-impl Finding {
-    /// The setting to look at first, as a path.
-    pub fn setting(&self) -> &'static str {
-        match self {
-            Self::NoTimeout => "timeout",
-            Self::WaitBeyondTimeout { .. } => "bulkhead.queue.wait",
-            Self::NeverOpens => "breaker.error_rate",
-            Self::MinCallsUnreachable { .. } | Self::MinCallsBeyondWindow { .. } => "breaker.min_calls",
-            Self::OpenShorterThanTimeout { .. } => "breaker.open_for",
-            Self::SlowBeyondTimeout { .. } => "breaker.slow_calls",
-            Self::CancelledBeyondTimeout { .. } => "breaker.count_cancelled_after",
-            Self::NoJitter => "breaker.jitter",
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.setting())?;
-        match self {
-            Self::NoTimeout => f.write_str("without one a call may take for ever, and holds its slot for as long"),
-            Self::WaitBeyondTimeout { wait, timeout } => {
-                write!(f, "a call may wait {wait:?} for a slot in which it may then run for {timeout:?}")
-            }
-            Self::NeverOpens => f.write_str("no rule ever opens the circuit"),
-            Self::MinCallsUnreachable { min_calls, expected, window } => {
-                write!(f, "{window:?} hold {expected:.1} calls at this rate and never {min_calls}")?;
-                f.write_str("; a longer window, fewer calls, or consecutive_failures would open it")
-            }
-            Self::MinCallsBeyondWindow { min_calls, last_calls } => {
-                write!(
-                    f,
-                    "the window holds {last_calls} calls, so a rate is looked at from that on, not from {min_calls}"
-                )
-            }
-            Self::OpenShorterThanTimeout { open_for, timeout } => {
-                write!(f, "after {open_for:?} it asks again while calls that began before may run for {timeout:?}")
-            }
-            Self::SlowBeyondTimeout { threshold, timeout } => {
-                write!(f, "no call takes {threshold:?} without an error: it times out after {timeout:?}")
-            }
-            Self::CancelledBeyondTimeout { after, timeout } => {
-                write!(f, "no call is dropped after {after:?}: it times out after {timeout:?}")
-            }
-            Self::NoJitter => f.write_str("without it, all that opened together ask again together"),
-        }
-    }
-}
-
 /// The most that one call can cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WorstCase {
-    /// How long a call can take, its waits included and its fallback not; `None` without a bound.
+    /// How long one attempt can take, and so a call without retries: its waits included, its fallback not. `None`
+    /// without a bound.
+    pub attempt: Option<Duration>,
+    /// How long a call by [`Command::retry`](crate::Command::retry) can take, unless the dependency asks for longer
+    /// waits; `None` without a bound.
     pub time: Option<Duration>,
-    /// How many attempts it can make: the amplification of load when everything fails.
+    /// How many attempts such a call can make.
     pub attempts: u32,
+    /// How many attempts there are for each such call when all fail, in the long run and apart from the budget's floor:
+    /// so many times the load.
+    pub amplification: f64,
 }
 
 impl Config {
@@ -135,16 +34,36 @@ impl Config {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use fusebox::{Bulkhead, Config};
+    /// # use fusebox::{Bulkhead, Config, Retry};
     /// # let ms = Duration::from_millis;
-    /// let config = Config::default().timeout(ms(250)).bulkhead(Bulkhead::new(8).queue(16, ms(20)));
-    /// assert_eq!(config.worst_case().time, Some(ms(270)));
-    /// assert_eq!(config.worst_case().attempts, 1);
+    /// let config = Config::default()
+    ///     .timeout(ms(250))
+    ///     .bulkhead(Bulkhead::new(8).queue(16, ms(20)))
+    ///     .retry(Retry::exponential(ms(100)).attempts(3));
+    /// let worst = config.worst_case();
+    /// assert_eq!(worst.attempt, Some(ms(270)));
+    /// assert_eq!((worst.time, worst.attempts), (Some(ms(270 * 3 + 100 + 200)), 3));
+    /// assert_eq!(worst.amplification, 1.2); // by the usual budget
+    /// assert_eq!(config.deadline(ms(600)).worst_case().time, Some(ms(600)));
     /// ```
     pub fn worst_case(&self) -> WorstCase {
+        let Attempts { retry, budget, deadline } = self.attempts();
         let turn = self.rate_limit.as_ref().and_then(|limit| limit.wait).unwrap_or_default();
-        let wait = turn.saturating_add(self.queue_wait().unwrap_or_default());
-        WorstCase { time: self.timeout.map(|timeout| timeout.saturating_add(wait)), attempts: 1 }
+        let waits = self.queue_wait().unwrap_or_default().saturating_add(turn);
+        let alone = self.timeout.map(|timeout| timeout.saturating_add(waits));
+        let most = retry.attempts.saturating_sub(1);
+        let delays = retry.backoff().longest(most);
+        let retries = delays.map_or(most, |(retries, _)| retries);
+        let all = alone
+            .zip(delays)
+            .map(|(attempt, (_, delays))| attempt.saturating_mul(retries.saturating_add(1)).saturating_add(delays));
+        let bounded = |time: Option<Duration>| time.into_iter().chain(*deadline).min();
+        WorstCase {
+            attempt: bounded(alone),
+            time: bounded(all),
+            attempts: retries.saturating_add(1),
+            amplification: 1.0 + budget.as_ref().map_or(f64::INFINITY, |budget| budget.share).min(f64::from(retries)),
+        }
     }
 
     /// What is allowed and hardly meant, in no order of weight. With the number of calls a second that are expected, or
@@ -168,13 +87,15 @@ impl Config {
     pub fn lint(&self, calls_per_second: Option<f64>) -> Vec<Finding> {
         let mut findings = Vec::new();
         self.lint_times(&mut findings);
+        self.lint_attempts(calls_per_second, &mut findings);
         self.lint_rules(calls_per_second, &mut findings);
         findings
     }
 
     fn lint_times(&self, findings: &mut Vec<Finding>) {
         let breaker = &self.breaker;
-        let Some(timeout) = self.timeout else {
+        // What has no timeout is bounded by its deadline, if it has one.
+        let Some(timeout) = self.timeout.or(self.attempts().deadline) else {
             findings.push(Finding::NoTimeout);
             return;
         };
@@ -189,6 +110,23 @@ impl Config {
         }
         if let Some(after) = breaker.count_cancelled_after.filter(|&after| after >= timeout) {
             findings.push(Finding::CancelledBeyondTimeout { after, timeout });
+        }
+    }
+
+    fn lint_attempts(&self, calls_per_second: Option<f64>, findings: &mut Vec<Finding>) {
+        let Attempts { retry, budget, deadline } = self.attempts();
+        let exceeded = self.timeout.zip(*deadline).filter(|(timeout, deadline)| timeout >= deadline);
+        if let Some((timeout, deadline)) = exceeded {
+            findings.push(Finding::TimeoutBeyondDeadline { timeout, deadline });
+        }
+        if budget.is_none() && retry.attempts > 1 {
+            findings.push(Finding::RetriesWithoutBudget { attempts: retry.attempts });
+        }
+        if let (Some(limit), Some(expected)) = (&self.rate_limit, calls_per_second) {
+            let limit = f64::from(limit.calls) / limit.period.as_secs_f64();
+            if expected > limit {
+                findings.push(Finding::CallsBeyondRateLimit { limit, expected });
+            }
         }
     }
 
@@ -233,7 +171,10 @@ impl Config {
 mod tests {
     use super::*;
     use crate::breaker::config::Breaker;
+    use crate::budget::Budget;
     use crate::bulkhead::Bulkhead;
+    use crate::rate_limit::config::RateLimit;
+    use crate::retry::Retry;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -256,6 +197,25 @@ mod tests {
         let window = ms(10_000);
         for (found, quiet, rate, finding) in [
             (Config::default().no_timeout(), Config::default(), None, Finding::NoTimeout),
+            (Config::default().no_timeout(), Config::default().no_timeout().deadline(second), None, Finding::NoTimeout),
+            (
+                Config::default().deadline(second),
+                Config::default().deadline(late),
+                None,
+                Finding::TimeoutBeyondDeadline { timeout: second, deadline: second },
+            ),
+            (
+                Config::default().retry(Retry::default().attempts(2)).no_budget(),
+                Config::default().retry(Retry::default().attempts(1)).no_budget(),
+                None,
+                Finding::RetriesWithoutBudget { attempts: 2 },
+            ),
+            (
+                Config::default().rate_limit(RateLimit::per_second(5)),
+                Config::default().rate_limit(RateLimit::per_second(6)),
+                Some(6.0),
+                Finding::CallsBeyondRateLimit { limit: 5.0, expected: 6.0 },
+            ),
             (queue(late), queue(second), None, Finding::WaitBeyondTimeout { wait: late, timeout: second }),
             (with(Breaker::disabled()), with(in_a_row()), None, Finding::NeverOpens),
             (
@@ -292,10 +252,33 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_case_counts_the_wait_for_a_slot_and_has_no_end_without_a_timeout() {
-        let queue = Config::default().bulkhead(Bulkhead::new(1).queue(1, ms(20)));
-        assert_eq!(queue.worst_case(), WorstCase { time: Some(ms(1_020)), attempts: 1 });
-        assert_eq!(queue.no_timeout().worst_case().time, None);
-        assert_eq!(Config::default().timeout(Duration::MAX).worst_case().time, Some(Duration::MAX));
+    fn the_worst_case_counts_every_wait_and_ends_with_the_deadline() {
+        let second = ms(1_000);
+        let plain = Config::default().retry(Retry::default().attempts(1));
+        let worst = |config: &Config| (config.worst_case().attempt, config.worst_case().time);
+        assert_eq!(worst(&plain), (Some(second), Some(second)));
+        let queue = plain.clone().bulkhead(Bulkhead::new(1).queue(1, ms(20)));
+        let turn = queue.clone().rate_limit(RateLimit::per_second(1).wait(ms(3)));
+        assert_eq!((worst(&queue).0, worst(&turn).0), (Some(ms(1_020)), Some(ms(1_023))));
+        assert_eq!(worst(&turn.clone().no_timeout()), (None, None));
+        assert_eq!(worst(&turn.no_timeout().deadline(second)), (Some(second), Some(second)));
+        assert_eq!(worst(&plain.clone().timeout(Duration::MAX)).0, Some(Duration::MAX));
+
+        let delays = |retry: Retry| plain.clone().timeout(ms(100)).retry(retry).worst_case().time;
+        assert_eq!(delays(Retry::exponential(ms(10)).attempts(4)), Some(ms(400 + 10 + 20 + 40)));
+        assert_eq!(delays(Retry::exponential(ms(10)).attempts(4).max_delay(ms(15))), Some(ms(400 + 10 + 15 + 15)));
+        assert_eq!(delays(Retry::constant(ms(10)).attempts(3)), Some(ms(300 + 12 + 12)), "each may be a fifth longer");
+        assert_eq!(delays(Retry::exponential(ms(10)).attempts(u32::MAX)), None);
+        assert_eq!(delays(Retry::delays([ms(1), ms(2)]).attempts(9)), Some(ms(300 + 3)), "the delays end before");
+    }
+
+    #[test]
+    fn the_load_grows_by_the_budget_or_by_all_attempts() {
+        let four = Config::default().retry(Retry::default().attempts(4));
+        let by = |config: Config| (config.worst_case().attempts, config.worst_case().amplification);
+        assert_eq!(by(four.clone()), (4, 1.2));
+        assert_eq!(by(four.clone().budget(Budget::share(9.0))), (4, 4.0));
+        assert_eq!(by(four.no_budget()), (4, 4.0));
+        assert_eq!(by(Config::default().retry(Retry::default().attempts(1)).no_budget()), (1, 1.0));
     }
 }
