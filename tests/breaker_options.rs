@@ -590,3 +590,23 @@ fn calls_on_many_threads_all_end_when_the_circuit_opens() {
         assert_eq!(command.snapshot().in_flight(), 0);
     }
 }
+
+/// An attempt that was aborted had begun, so it counts as one; the next one waits for the circuit.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_aborted_is_made_again_when_the_circuit_is_due() {
+    let (command, attempts) = (command(aborting()), Cell::new(0));
+    let mut call = Box::pin(command.retry(|| {
+        attempts.set(attempts.get() + 1);
+        let first = attempts.get() == 1;
+        async move { if first { hang().await } else { Ok(1) } }
+    }));
+    assert_eq!(poll(&mut call), None);
+    play(&command, "F").await;
+    for _ in 0..2 {
+        assert_eq!((poll(&mut call), attempts.get()), (None, 1));
+        advance(ms(999)).await;
+    }
+    advance(ms(2)).await;
+    assert_eq!((poll(&mut call), attempts.get()), (Some(Ok(1)), 2));
+    assert_eq!((command.state(), ended(&command, "cancelled")), (State::Closed, 1));
+}

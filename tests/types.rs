@@ -48,6 +48,7 @@ fn auto_traits() {
     unpinned::<Events>();
     shared::<(Snapshot, Config, Breaker, Bulkhead, Window, Counts, Health, Latency, Hold)>();
     shared::<(Event, Transition, Report, Change, State, Outcome, Verdict, Reason)>();
+    shared::<(fusebox::Ramp, fusebox::RampStage)>();
     shared::<(Rejected, TimedOut, ConfigError, Problem, Error<Oops>, ByResult)>();
 
     error::<Rejected>();

@@ -102,7 +102,7 @@ impl Config {
         if let Some(wait) = self.queue_wait().filter(|&wait| wait > timeout) {
             findings.push(Finding::WaitBeyondTimeout { wait, timeout });
         }
-        if self.can_open() && breaker.open_for < timeout {
+        if self.can_open() && breaker.open_for < timeout && !breaker.abort_on_trip {
             findings.push(Finding::OpenShorterThanTimeout { open_for: breaker.open_for, timeout });
         }
         if let Some((_, threshold)) = breaker.slow_calls.filter(|&(_, threshold)| threshold >= timeout) {
@@ -226,6 +226,12 @@ mod tests {
             ),
             (last(19), last(20), Some(0.0), Finding::MinCallsBeyondWindow { min_calls: 20, last_calls: 19 }),
             (open(ms(999)), open(second), None, Finding::OpenShorterThanTimeout { open_for: ms(999), timeout: second }),
+            (
+                open(ms(999)),
+                with(Breaker::default().open_for(ms(999)).abort_on_trip(true)),
+                None,
+                Finding::OpenShorterThanTimeout { open_for: ms(999), timeout: second },
+            ),
             (slow(second), slow(ms(999)), None, Finding::SlowBeyondTimeout { threshold: second, timeout: second }),
             (
                 dropped(second),
