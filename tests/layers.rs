@@ -64,6 +64,7 @@ const LAYERS: [&[&str]; 14] = [
         "command/fallback.rs",
         "command/family.rs",
         "command/judge.rs",
+        "command/marks.rs",
         "command/permit.rs",
         "command/persistence.rs",
         "command/retrying.rs",

@@ -32,9 +32,20 @@ pub(crate) struct Lookout {
 pub(crate) struct Seat(NonZeroU32);
 
 impl Seat {
-    /// More than can be in flight at once fit into 32 bits.
     fn at(index: u32) -> Self {
         Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    /// Calls in flight are counted in so many bits.
+    pub(crate) const MASK: u32 = (1 << 24) - 1;
+
+    /// Never zero.
+    pub(crate) fn bits(self) -> u32 {
+        self.0.get()
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Option<Self> {
+        NonZeroU32::new(bits).map(Self)
     }
 
     fn index(self) -> usize {

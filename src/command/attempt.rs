@@ -21,8 +21,8 @@ use crate::time::{Stamp, Timer, timer};
 /// `S` is what the operation is made from; it lies where the operation will.
 #[pin_project]
 pub(crate) struct Attempt<'c, S, F> {
-    /// In nanoseconds; `None` is the command's own.
-    timeout: Option<u64>,
+    /// In nanoseconds; until the first poll it may be [`OWN`].
+    timeout: u64,
     /// Of the wait for a turn or a slot, then of the operation. Armed when that first has to wait: most never do.
     #[pin]
     timer: Option<Timer>,
@@ -32,6 +32,9 @@ pub(crate) struct Attempt<'c, S, F> {
     /// is dropped first.
     permit: Option<Permit<'c>>,
 }
+
+/// The command's own timeout. As a number, because a call is held to its bytes; nobody asks for it as one.
+const OWN: u64 = u64::MAX - 1;
 
 /// Named by what is awaited.
 #[pin_project(project = StateProj)]
@@ -45,13 +48,13 @@ enum State<'c, S, F> {
 impl<'c, S, F> Attempt<'c, S, F> {
     #[inline]
     pub(crate) fn new(seed: S, timeout: Option<u64>) -> Self {
-        Self { timeout, timer: None, state: State::FirstPoll(Some(seed)), permit: None }
+        Self { timeout: timeout.map_or(OWN, asked_for), timer: None, state: State::FirstPoll(Some(seed)), permit: None }
     }
 
     /// In nanoseconds. Without effect on an attempt that has begun.
     #[inline]
     pub(crate) fn set_timeout(&mut self, timeout: u64) {
-        self.timeout = Some(timeout);
+        self.timeout = asked_for(timeout);
     }
 
     /// What it is doing.
@@ -85,7 +88,10 @@ impl<'c, S, F> Attempt<'c, S, F> {
         loop {
             match this.state.as_mut().project() {
                 StateProj::FirstPoll(seed) => {
-                    let limit = *this.timeout.get_or_insert_with(|| core.family.timeout());
+                    if *this.timeout == OWN {
+                        *this.timeout = core.family.timeout();
+                    }
+                    let limit = *this.timeout;
                     let now = Stamp::now();
                     match core.enter(now, limit) {
                         Ok(admission) => {
@@ -108,7 +114,7 @@ impl<'c, S, F> Attempt<'c, S, F> {
                     }
                 }
                 StateProj::Place(place, seed) => {
-                    let limit = this.timeout.as_mut().expect("resolved by the first poll");
+                    let limit = &mut *this.timeout;
                     let admitted = ready!(place.poll(this.timer.as_mut(), limit, cx));
                     this.timer.set(None);
                     match admitted {
@@ -124,7 +130,7 @@ impl<'c, S, F> Attempt<'c, S, F> {
                     }
                 }
                 StateProj::Operation(operation) => {
-                    let limit = this.timeout.expect("resolved by the first poll");
+                    let limit = *this.timeout;
                     let permit = this.permit.as_mut().expect("held until the operation ends");
                     permit.watch(Watch::UserCode);
                     let ended = drive(operation, this.timer.as_mut(), classify, permit, limit, cx);
@@ -163,6 +169,11 @@ fn make<'c, S, F>(seed: &mut Option<S>, permit: &mut Permit<'c>, start: &mut imp
     let operation = start(seed, permit);
     permit.watch(Watch::Idle);
     operation
+}
+
+/// 584 years less a nanosecond are no limit, either.
+const fn asked_for(timeout: u64) -> u64 {
+    if timeout == OWN { u64::MAX } else { timeout }
 }
 
 /// Polls the operation, and its timer only if it has to wait. `None` is a timeout, or an abort.

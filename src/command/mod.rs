@@ -15,6 +15,7 @@ pub(crate) mod extras;
 pub(crate) mod fallback;
 pub(crate) mod family;
 pub(crate) mod judge;
+mod marks;
 pub(crate) mod permit;
 pub(crate) mod persistence;
 pub(crate) mod retrying;

@@ -12,8 +12,9 @@ use std::task::{Context, Poll, ready};
 
 use super::admission::Admission;
 use super::core::Core;
+use super::marks::{Alarm, Marks};
 use crate::breaker::circuit::Ending;
-use crate::breaker::lookout::{Lookout, Seat};
+use crate::breaker::lookout::Lookout;
 use crate::breaker::machine::Ticket;
 use crate::error::{Error, Reason, Rejected, TimedOut};
 use crate::outcome::{Outcome, Verdict};
@@ -50,26 +51,8 @@ pub struct Permit<'c> {
     /// Not resolved yet.
     open: bool,
     slot: Option<LaneId>,
-    is_eldest: bool,
     watch: Watch,
-    alarm: Alarm,
-    /// Where its task's waker is, if it is to end when the circuit opens.
-    seat: Option<Seat>,
-}
-
-/// What the timer of a call is set for, or has been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Alarm {
-    /// The timeout.
-    Timeout,
-    /// The moment from which on the call is slow.
-    Slow,
-    /// That has passed, and the circuit counts the call; then it is set for the timeout.
-    Overdue,
-    /// That has passed, and concerns the circuit no more; likewise.
-    Passed,
-    /// None: the circuit has opened, and the call must end.
-    Aborted,
+    marks: Marks,
 }
 
 /// How a permit tells, when it is dropped, whether its own call panicked.
@@ -115,17 +98,7 @@ impl<'c> Permit<'c> {
 
     #[inline]
     fn with(core: CoreRef<'c>, Admission { ticket, lane }: Admission, admitted: Stamp) -> Self {
-        Self {
-            core,
-            ticket,
-            admitted,
-            open: true,
-            slot: Some(lane),
-            is_eldest: false,
-            watch: Watch::Stack,
-            alarm: Alarm::Timeout,
-            seat: None,
-        }
+        Self { core, ticket, admitted, open: true, slot: Some(lane), watch: Watch::Stack, marks: Marks::NONE }
     }
 
     /// The call succeeded.
@@ -183,9 +156,9 @@ impl<'c> Permit<'c> {
         if let Some(latencies) = &core.latencies {
             latencies.record(now, elapsed);
         }
-        let ending = Ending { outcome, elapsed, open_for, overdue: self.alarm == Alarm::Overdue };
+        let ending = Ending { outcome, elapsed, open_for, overdue: self.marks.alarm() == Alarm::Overdue };
         let recorded = core.circuit.record(now, self.ticket, ending, self.slot);
-        if self.is_eldest {
+        if self.marks.is_eldest() {
             core.eldest.release();
         }
         match (recorded.left, self.slot) {
@@ -193,7 +166,7 @@ impl<'c> Permit<'c> {
             (None, Some(lane)) => core.slots.release(lane),
             (None, None) => {}
         }
-        if let (Some(seat), Some(lookout)) = (self.seat.take(), core.circuit.lookout()) {
+        if let (Some(seat), Some(lookout)) = (self.marks.seat(), core.circuit.lookout()) {
             lookout.leave(seat);
         }
         core.family.meter.call(outcome, elapsed);
@@ -213,8 +186,8 @@ impl<'c> Permit<'c> {
     /// The call has to wait: from now on it may be the oldest one in flight.
     #[inline]
     pub(crate) fn note_waiting(&mut self) {
-        if !self.is_eldest {
-            self.is_eldest = self.core.eldest.claim(self.admitted);
+        if !self.marks.is_eldest() && self.core.eldest.claim(self.admitted) {
+            self.marks.set_eldest();
         }
     }
 
@@ -235,7 +208,7 @@ impl<'c> Permit<'c> {
     ) -> Poll<()> {
         loop {
             if self.must_end(cx) {
-                self.alarm = Alarm::Aborted;
+                self.marks.set_alarm(Alarm::Aborted);
                 return Poll::Ready(());
             }
             if timer.is_none() {
@@ -243,7 +216,7 @@ impl<'c> Permit<'c> {
                 timer.set(Some(self::timer(self.admitted, nanos)));
             }
             ready!(timer.as_mut().as_pin_mut().expect("it is armed").poll(cx));
-            if self.alarm != Alarm::Slow {
+            if self.marks.alarm() != Alarm::Slow {
                 return Poll::Ready(());
             }
             timer.set(None);
@@ -254,8 +227,8 @@ impl<'c> Permit<'c> {
     /// In nanoseconds since the admission.
     fn next_alarm(&mut self, limit: u64) -> Option<u64> {
         let slow = self.core.circuit.lookout().map_or(u64::MAX, Lookout::overdue_from);
-        if self.alarm == Alarm::Timeout && slow < limit {
-            self.alarm = Alarm::Slow;
+        if self.marks.alarm() == Alarm::Timeout && slow < limit {
+            self.marks.set_alarm(Alarm::Slow);
             return Some(slow);
         }
         Some(limit).filter(|&limit| limit != u64::MAX)
@@ -264,14 +237,17 @@ impl<'c> Permit<'c> {
     /// Whether the circuit has opened since, and wants calls to end then; if not, it wakes the task when it does.
     fn must_end(&mut self, cx: &Context<'_>) -> bool {
         let lookout = self.core.circuit.lookout();
-        lookout.is_some_and(|lookout| lookout.must_end(self.ticket.word, &mut self.seat, cx))
+        let mut seat = self.marks.seat();
+        let must_end = lookout.is_some_and(|lookout| lookout.must_end(self.ticket.word, &mut seat, cx));
+        self.marks.set_seat(seat);
+        must_end
     }
 
     /// Ends a call that has no result, because its timer or its circuit ended it, and says so. In nanoseconds.
     #[cold]
     pub(crate) fn give_up<E>(&mut self, limit: u64, elapsed: u64) -> Error<E> {
         let name = self.core.name();
-        if self.alarm == Alarm::Aborted {
+        if self.marks.alarm() == Alarm::Aborted {
             let wait = self.core.circuit.wait(self.admitted.plus(elapsed));
             self.settle(Outcome::Cancelled, elapsed, None);
             return Error::Rejected(Rejected::new(name, Reason::Aborted, wait));
@@ -282,7 +258,7 @@ impl<'c> Permit<'c> {
 
     fn become_overdue(&mut self) {
         let counts = self.core.circuit.overdue(Stamp::now(), self.ticket);
-        self.alarm = if counts { Alarm::Overdue } else { Alarm::Passed };
+        self.marks.set_alarm(if counts { Alarm::Overdue } else { Alarm::Passed });
         if self.core.circuit.has_news() {
             self.core.publish();
         }
