@@ -60,11 +60,11 @@ impl Word {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) word: Word,
-    pass: Pass,
+    /// A [`Pass`] in one word: as it stands it would be written in two pieces and read in one, which costs each call as
+    /// much as an atomic step.
+    pass: u64,
 }
 
-/// Of whole words: a smaller number makes for a smaller tag, which is written in one size and read in another, and that
-/// costs each call as much as an atomic step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Free,
@@ -77,13 +77,30 @@ enum Pass {
 impl Ticket {
     #[inline]
     pub(crate) const fn passing(word: Word) -> Self {
-        Self { word, pass: Pass::Free }
+        Self::new(word, Pass::Free)
+    }
+
+    const fn new(word: Word, pass: Pass) -> Self {
+        let pass = match pass {
+            Pass::Free => 0,
+            Pass::Probe(place) => place << 2 | 1,
+            Pass::Stage(stage) => stage << 2 | 2,
+        };
+        Self { word, pass }
+    }
+
+    const fn pass(self) -> Pass {
+        match (self.pass & 3, self.pass >> 2) {
+            (0, _) => Pass::Free,
+            (1, place) => Pass::Probe(place),
+            (_, stage) => Pass::Stage(stage),
+        }
     }
 
     /// Whether the circuit let it pass as one of any number, and not to be judged by it.
     #[inline]
     pub(crate) const fn is_passing(self) -> bool {
-        matches!(self.pass, Pass::Free)
+        self.pass == 0
     }
 }
 
@@ -286,11 +303,11 @@ impl Machine {
                 if episode.evict_overdue(rules, now) {
                     self.facts.get_or_insert_default().push_back(Fact::LeaseExpired { generation, at: now });
                 }
-                Ok(Ticket { word, pass: Pass::Probe(episode.issue(now.plus(lease))) })
+                Ok(Ticket::new(word, Pass::Probe(episode.issue(now.plus(lease)))))
             }
             Phase::Ramping(climb) if !word.state().is_passing() => {
                 climb.take(now);
-                Ok(Ticket { word, pass: Pass::Stage(climb.stage.into()) })
+                Ok(Ticket::new(word, Pass::Stage(climb.stage.into())))
             }
             _ => Ok(Ticket::passing(word)),
         }
@@ -298,7 +315,7 @@ impl Machine {
 
     /// Whether a result under this ticket may still decide something. A result that comes late never does.
     pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
-        let stands = match (ticket.pass, &self.phase) {
+        let stands = match (ticket.pass(), &self.phase) {
             (Pass::Probe(id), Phase::HalfOpen(episode)) => episode.out.iter().any(|probe| probe.id == id),
             // What is left of the probes when they have passed decides nothing more.
             (Pass::Probe(_), _) => false,
@@ -320,7 +337,7 @@ impl Machine {
                     self.trip(rules, now, cause);
                 }
             }
-            (State::HalfOpen, None) => match ticket.pass {
+            (State::HalfOpen, None) => match ticket.pass() {
                 Pass::Stage(stage) => self.judge_stage(rules, now, stage, result),
                 _ => self.judge_probe(rules, now, ticket, result),
             },
@@ -331,7 +348,7 @@ impl Machine {
 
     /// A call that counted as slow while it was in flight has ended; of this generation.
     pub(crate) fn end_overdue(&mut self, ticket: Ticket) {
-        if let (Phase::Ramping(climb), Pass::Stage(_)) = (&mut self.phase, ticket.pass) {
+        if let (Phase::Ramping(climb), Pass::Stage(_)) = (&mut self.phase, ticket.pass()) {
             climb.overdue = climb.overdue.saturating_sub(1);
         }
     }
@@ -345,7 +362,7 @@ impl Machine {
 
     /// Gives a probe's place back: its result was ignored, or it was dropped.
     pub(crate) fn give_back(&mut self, ticket: Ticket) {
-        if let (Phase::HalfOpen(episode), Pass::Probe(id)) = (&mut self.phase, ticket.pass) {
+        if let (Phase::HalfOpen(episode), Pass::Probe(id)) = (&mut self.phase, ticket.pass()) {
             episode.out.retain(|probe| probe.id != id);
         }
     }
@@ -399,7 +416,7 @@ impl Machine {
     fn judge_probe(&mut self, rules: &Rules, now: Stamp, ticket: Ticket, result: Judged) {
         let Phase::HalfOpen(episode) = &mut self.phase else { return };
         if result.overdue {
-            let its_place = |probe: &&mut Probe| Pass::Probe(probe.id) == ticket.pass;
+            let its_place = |probe: &&mut Probe| Pass::Probe(probe.id) == ticket.pass();
             episode.out.iter_mut().filter(its_place).for_each(|probe| probe.overdue = true);
         } else {
             episode.evidence.add(result);

@@ -187,7 +187,7 @@ impl World {
                 (3, [moments[0], moments[1], credit], Vec::new(), [stage, ended, failed, slow, overdue])
             }
         };
-        let place = |ticket: &Ticket| out.iter().position(|probe| Pass::Probe(probe.id) == ticket.pass);
+        let place = |ticket: &Ticket| out.iter().position(|probe| Pass::Probe(probe.id) == ticket.pass());
         let mut in_flight: Vec<_> = self
             .in_flight
             .iter()
@@ -263,7 +263,7 @@ impl World {
                 let mut admitted = self.machine.admit(&self.rules, now, lease);
                 check(peeked == admitted.map(drop), "peek and admit disagree")?;
                 if planted == Planted::AdmitsUnasked && admitted == Err(Refusal::ProbeLimit) {
-                    admitted = Ok(Ticket { word: self.machine.word(), pass: Pass::Probe(0) });
+                    admitted = Ok(Ticket::new(self.machine.word(), Pass::Probe(0)));
                 }
                 let refuses = matches!(state, State::Open | State::ForcedOpen);
                 check(!(refuses && admitted.is_ok()), "admitted although open")?;
@@ -286,9 +286,9 @@ impl World {
                     self.machine.end_overdue(ticket);
                 }
                 if let (Planted::StagesAreNotTold, Phase::Ramping(climb), Pass::Stage(_)) =
-                    (planted, &self.machine.phase, ticket.pass)
+                    (planted, &self.machine.phase, ticket.pass())
                 {
-                    ticket.pass = Pass::Stage(climb.stage.into());
+                    ticket = Ticket::new(ticket.word, Pass::Stage(climb.stage.into()));
                 }
                 late = !self.machine.is_current(ticket);
                 self.end(ticket, end, overdue, late && planted != Planted::LateResultsDecide, planted);
@@ -396,8 +396,8 @@ impl World {
     fn check_world(&self, planted: Planted) -> Result<(), String> {
         if let Phase::HalfOpen(episode) = &self.machine.phase {
             let leased = |Caller { ticket, .. }: &&Caller| {
-                let place = episode.out.iter().find(|probe| Pass::Probe(probe.id) == ticket.pass);
-                place.map_or(ticket.pass == Pass::Probe(0), |probe| self.now < probe.lease_ends)
+                let place = episode.out.iter().find(|probe| Pass::Probe(probe.id) == ticket.pass());
+                place.map_or(ticket.pass() == Pass::Probe(0), |probe| self.now < probe.lease_ends)
             };
             let current = self.in_flight.iter().filter(|caller| caller.ticket.word == self.machine.word());
             check(current.filter(leased).count() <= self.most_probes as usize, "more probes than places")?;
@@ -437,7 +437,7 @@ impl World {
 
 /// The stage that a call was admitted in.
 fn stage_of(ticket: &Ticket) -> Option<u32> {
-    if let Pass::Stage(stage) = ticket.pass { u32::try_from(stage).ok() } else { None }
+    if let Pass::Stage(stage) = ticket.pass() { u32::try_from(stage).ok() } else { None }
 }
 
 fn check(holds: bool, otherwise: &str) -> Result<(), String> {
