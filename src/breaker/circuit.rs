@@ -158,6 +158,13 @@ impl Circuit {
         })
     }
 
+    /// Admits a call if the circuit is closed, and nothing waits to be told.
+    #[inline(always)]
+    pub(crate) fn pass(&self) -> Option<Ticket> {
+        let word = self.word();
+        (word.is_closed() && !self.has_news()).then(|| Ticket::passing(word))
+    }
+
     /// Admits or refuses a call, which takes a probe's place when the circuit is half-open.
     #[inline]
     pub(crate) fn admit(&self, now: Stamp, timeout: u64) -> Result<Ticket, Refusal> {

@@ -93,6 +93,13 @@ impl<'c, S, F> Attempt<'c, S, F> {
                     }
                     let limit = *this.timeout;
                     let now = Stamp::now();
+                    // Written where it stays, by whoever makes it.
+                    *this.permit = core.pass(now);
+                    if let Some(permit) = this.permit {
+                        let operation = make(seed, permit, &mut start);
+                        this.state.set(State::Operation(operation));
+                        continue;
+                    }
                     match core.enter(now, limit) {
                         Ok(admission) => {
                             let permit = this.permit.insert(Permit::borrowed(core, admission, now));
