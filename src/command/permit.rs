@@ -158,16 +158,13 @@ impl<'c> Permit<'c> {
         }
         let ending = Ending { outcome, elapsed, open_for, overdue: self.marks.alarm() == Alarm::Overdue };
         let recorded = core.circuit.record(now, self.ticket, ending, self.slot);
-        if self.marks.is_eldest() {
-            core.eldest.release();
-        }
         match (recorded.left, self.slot) {
             (Some(left), _) => core.slots.left(left),
             (None, Some(lane)) => core.slots.release(lane),
             (None, None) => {}
         }
-        if let (Some(seat), Some(lookout)) = (self.marks.seat(), core.circuit.lookout()) {
-            lookout.leave(seat);
+        if self.marks != Marks::NONE {
+            self.give_back_marks();
         }
         core.family.meter.call(outcome, elapsed);
         if recorded.late {
@@ -175,6 +172,17 @@ impl<'c> Permit<'c> {
         }
         if core.circuit.has_news() {
             core.publish();
+        }
+    }
+
+    /// What waiting brought: the place of the oldest one, and the waker's seat.
+    fn give_back_marks(&self) {
+        let core = &*self.core;
+        if self.marks.is_eldest() {
+            core.eldest.release();
+        }
+        if let (Some(seat), Some(lookout)) = (self.marks.seat(), core.circuit.lookout()) {
+            lookout.leave(seat);
         }
     }
 
