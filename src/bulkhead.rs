@@ -100,12 +100,41 @@ pub(crate) struct Slots {
 struct Line {
     /// Most calls that may wait.
     length: usize,
-    waiters: VecDeque<Arc<Waiter>>,
+    waiters: Waiters,
+}
+
+/// Those who stand in line. Where nobody ever did, it takes a word.
+#[derive(Debug, Default)]
+#[allow(clippy::box_collection, reason = "a word in place of four, for what is seldom there")]
+struct Waiters(Option<Box<VecDeque<Arc<Waiter>>>>);
+
+impl Waiters {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiters| waiters.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push_back(&mut self, waiter: Arc<Waiter>) {
+        self.0.get_or_insert_default().push_back(waiter);
+    }
+
+    fn pop_front(&mut self) -> Option<Arc<Waiter>> {
+        self.0.as_mut()?.pop_front()
+    }
+
+    fn remove(&mut self, waiter: &Arc<Waiter>) {
+        if let Some(waiters) = &mut self.0 {
+            waiters.retain(|other| !Arc::ptr_eq(other, waiter));
+        }
+    }
 }
 
 impl Slots {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        let line = Line { length: capacity.line_length(), waiters: VecDeque::new() };
+        let line = Line { length: capacity.line_length(), waiters: Waiters::default() };
         Self { flow: Arc::new(Flow::new(capacity.limit)), line: Mutex::new(line) }
     }
 
@@ -278,7 +307,7 @@ impl Drop for InLine<'_> {
         let mut line = self.slots.line.lock();
         let place = std::mem::replace(&mut *self.waiter.place.lock(), Place::Taken);
         if matches!(place, Place::InLine(_)) {
-            line.waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+            line.waiters.remove(&self.waiter);
             if line.waiters.is_empty() {
                 self.slots.flow.unbar();
             }

@@ -20,9 +20,9 @@ pub(crate) struct Books {
     good: Extended,
     /// For a window of the last n calls.
     recent: Option<Box<LastCalls>>,
-    /// How many calls the window held when the rules last judged it; `None` if it has lost some since, or the rules have
+    /// How many calls the window held when the rules last judged it; [`Books::UNJUDGED`] if it has lost some since, or the rules have
     /// changed.
-    judged: Option<u64>,
+    judged: u64,
     /// Calls of this generation in flight that count as slow.
     overdue: u32,
 }
@@ -36,6 +36,9 @@ struct LastCalls {
 }
 
 impl Books {
+    /// More calls than there will ever be.
+    const UNJUDGED: u64 = u64::MAX;
+
     pub(crate) fn new(now: Stamp, span: Span) -> Self {
         let ring = new_ring(now, span, Reading::default());
         Self {
@@ -43,7 +46,7 @@ impl Books {
             floor: (now, Reading::default()),
             good: Extended::default(),
             recent: new_recent(span),
-            judged: None,
+            judged: Self::UNJUDGED,
             overdue: 0,
         }
     }
@@ -63,7 +66,7 @@ impl Books {
         if now >= self.ring.edge() {
             self.ring.roll(now, |before| tally.read_at_edge(before));
             self.good.follow(tally.flow().good());
-            self.judged = None;
+            self.judged = Self::UNJUDGED;
         }
     }
 
@@ -89,7 +92,7 @@ impl Books {
     /// From here on only new calls count for the circuit.
     pub(crate) fn begin_generation(&mut self, now: Stamp, generation: u64, tally: &Tally) {
         self.floor = (now, tally.begin_generation(generation));
-        self.judged = None;
+        self.judged = Self::UNJUDGED;
         self.overdue = 0;
         if let Some(recent) = &mut self.recent {
             recent.fresh.clear();
@@ -114,7 +117,7 @@ impl Books {
 
     /// The rules have judged by this, or have changed and not judged yet.
     pub(crate) fn set_judged(&mut self, health: Option<Health>) {
-        self.judged = health.map(|health| health.total);
+        self.judged = health.map_or(Self::UNJUDGED, |health| health.total);
     }
 
     /// What the circuit judges by.
@@ -168,7 +171,7 @@ impl Books {
         }
         let good = tally.flow().good();
         let health = self.health(tally);
-        let judged = self.judged == Some(health.total);
+        let judged = self.judged == health.total;
         // With none missing, the next one; and the last one, if it was counted after the judgement.
         let due = |(part, total)| {
             let missing = u64::from(rules.min_calls).saturating_sub(total);

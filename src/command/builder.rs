@@ -159,7 +159,7 @@ impl<C> Builder<C> {
     }
 
     /// Everything but entering the registry. `key` tells the circuit from others of its family.
-    pub(crate) fn prepare(self, key: Option<Arc<str>>) -> Result<(Core, C), ConfigError> {
+    pub(crate) fn prepare(self, key: Option<Box<str>>) -> Result<(Core, C), ConfigError> {
         let Self { name, group, config, classify, listeners, roster } = self;
         let mut problems = Problems::default();
         Name::check(&mut problems, "name", &name);

@@ -25,7 +25,7 @@ use crate::window::latency::Latencies;
 pub(crate) struct Core {
     pub(crate) family: Arc<Family>,
     /// Which one of its family, as text; `None` in a family of one.
-    key: Option<Arc<str>>,
+    key: Option<Box<str>>,
     pub(crate) circuit: Circuit,
     pub(crate) slots: Slots,
     pub(crate) latencies: Option<Box<Latencies>>,
@@ -37,7 +37,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// A circuit of a family, with the settings that the family has now.
-    pub(crate) fn new(family: Arc<Family>, key: Option<Arc<str>>, settings: Settings) -> Self {
+    pub(crate) fn new(family: Arc<Family>, key: Option<Box<str>>, settings: Settings) -> Self {
         let now = Stamp::now();
         let (slots, extras) = (Slots::new(settings.capacity), Extras::new(&settings));
         Self {
@@ -73,8 +73,8 @@ impl Core {
         self.family.name
     }
 
-    pub(crate) fn key(&self) -> Option<&Arc<str>> {
-        self.key.as_ref()
+    pub(crate) fn key(&self) -> Option<Arc<str>> {
+        self.key.as_deref().map(Arc::from)
     }
 
     /// Nothing is going on that would be lost with it: it is closed, no call is in flight or waits, and all was told.
@@ -142,7 +142,7 @@ impl Core {
     }
 
     fn event(&self, fact: &Fact, figures: Figures) -> Event {
-        let (command, key) = (self.name().as_str(), self.key.clone());
+        let (command, key) = (self.name().as_str(), self.key());
         match fact {
             &Fact::Changed { from, to, cause, generation, lasted, refuses_until, at } => {
                 Event::Transition(Transition {

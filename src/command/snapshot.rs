@@ -100,7 +100,7 @@ impl Snapshot {
         Self {
             command: core.name(),
             group: core.family.group,
-            key: core.key().cloned(),
+            key: core.key(),
             state: view.state,
             generation: view.generation,
             window: view.window,

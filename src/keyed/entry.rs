@@ -29,7 +29,7 @@ impl<K, C> Entry<K, C> {
 }
 
 /// A key as text: in 64 characters at most, and with what is not printable escaped, as it goes into logs.
-pub(super) fn label<Q: fmt::Display + ?Sized>(key: &Q) -> Arc<str> {
+pub(super) fn label<Q: fmt::Display + ?Sized>(key: &Q) -> Box<str> {
     struct Label {
         text: String,
         left: usize,

@@ -192,6 +192,10 @@ impl<T> Shard<T> {
     fn push(&mut self, item: Arc<T>, hash: u64, used: u32) {
         let place = self.members.len() as u32;
         let next = self.firsts.insert(hash, place).unwrap_or(NONE);
+        if self.members.len() == self.members.capacity() {
+            // By an eighth, not by half: what is reserved and not used is there once for each shard.
+            self.members.reserve_exact(self.members.len() / 8 + 4);
+        }
         self.members.push(Member { item, hash, used, next });
     }
 
