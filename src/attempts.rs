@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::error::Problems;
+use crate::hedge::Hedge;
 use crate::retry::Retry;
 use crate::time::saturating_nanos;
 
@@ -26,6 +27,8 @@ use crate::time::saturating_nanos;
 pub struct Attempts {
     /// When a call is attempted again.
     pub retry: Retry,
+    /// When a call by [`Command::hedge`](crate::Command::hedge) gets a second attempt.
+    pub hedge: Hedge,
     /// What all attempts beyond the first may come to; `None` without a limit.
     pub budget: Option<Budget>,
     /// How long a call may take with all its attempts and waits; `None` without a limit.
@@ -34,7 +37,7 @@ pub struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { retry: Retry::default(), budget: Some(Budget::default()), deadline: None }
+        Self { retry: Retry::default(), hedge: Hedge::default(), budget: Some(Budget::default()), deadline: None }
     }
 }
 
@@ -52,6 +55,7 @@ impl Attempts {
 
     pub(crate) fn check(&self, problems: &mut Problems) {
         self.retry.check(problems);
+        self.hedge.check(problems);
         if let Some(budget) = &self.budget {
             budget.check(problems);
         }

@@ -179,6 +179,11 @@ impl Bucket {
         self.add(self.share.load(Ordering::Relaxed));
     }
 
+    /// Pays in so many tokens.
+    pub(crate) fn credit(&self, tokens: f64) {
+        self.add(millionths(tokens));
+    }
+
     /// Takes a token for one more attempt, if there is one.
     pub(crate) fn claim(self: &Arc<Self>, now: Stamp) -> Option<Claim> {
         self.pay_floor(now);

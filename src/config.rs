@@ -8,6 +8,7 @@ use crate::breaker::config::{Breaker, Rules};
 use crate::budget::Budget;
 use crate::bulkhead::{self, Bulkhead, Capacity};
 use crate::error::{ConfigError, Problems};
+use crate::hedge::Hedge;
 use crate::observe::event::Change;
 use crate::rate_limit::config::{Rate, RateLimit};
 use crate::retry::Retry;
@@ -25,6 +26,7 @@ use crate::time::saturating_nanos;
 /// | [`latency_window`](Self::latency_window) | 60 s | longer than 0; [`no_latency`](Self::no_latency) |
 /// | [`deadline`](Self::deadline) | none | longer than 0; [`no_deadline`](Self::no_deadline) |
 /// | [`retry`](Self::retry) | see [`Retry`] | |
+/// | [`hedge`](Self::hedge) | see [`Hedge`] | |
 /// | [`budget`](Self::budget) | see [`Budget`] | [`no_budget`](Self::no_budget) |
 ///
 /// ```
@@ -159,6 +161,11 @@ impl Config {
         self.map_attempts(|attempts| attempts.retry = retry)
     }
 
+    /// When calls by [`Command::hedge`](crate::Command::hedge) get a second attempt.
+    pub fn hedge(self, hedge: Hedge) -> Self {
+        self.map_attempts(|attempts| attempts.hedge = hedge)
+    }
+
     /// What the attempts beyond the first of all calls, retries and hedges, may come to.
     pub fn budget(self, budget: Budget) -> Self {
         self.map_attempts(|attempts| attempts.budget = Some(budget))
@@ -248,10 +255,11 @@ impl Config {
             "max_concurrent_fallbacks": max_concurrent_fallbacks,
             "latency_window": latency_window,
         };
-        let Attempts { retry, budget, deadline } = self.attempts();
+        let Attempts { retry, hedge, budget, deadline } = self.attempts();
         settings.extend([
             ("deadline", format!("{deadline:?}")),
             ("retry", format!("{retry:?}")),
+            ("hedge", format!("{hedge:?}")),
             ("budget", format!("{budget:?}")),
         ]);
         settings

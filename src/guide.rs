@@ -103,6 +103,29 @@
 //! assert_eq!(chain(&error), "the guarded call failed: connection lost");
 //! ```
 //!
+//! # Attempts
+//!
+//! ```text
+//! [ deadline -> retry or hedge -> [ an attempt: the path of a call, up to the classifier ] ] -> fallback
+//! ```
+//!
+//! [`Command::retry`] and [`Command::hedge`] are for operations that may be done twice. Each attempt is admitted, timed
+//! and counted as a plain call is, so three attempts are three calls to the breaker, and an open circuit ends the retrying
+//! of everyone. What is attempted again is a failure: not a result that is ignored, and not a timeout unless
+//! [`Retry::timeouts`] says so, because the work of the one that timed out may still go on.
+//!
+//! * **Deadline.** Set one ([`Config::deadline`], or per call): attempts and waits add up, and callers leave. It also lets
+//!   a call wait for an open circuit, where it would otherwise fail at once.
+//! * **Budget.** Leave it on. With three attempts and no budget, a dependency that fails because of its load gets three
+//!   times that load for as long as it fails. Commands that call one dependency can [share](Budget::shared) one.
+//!   [`AttemptCounts::amplification`] shows what the dependency gets: 1.0 when all is well, 1.2 at most for long.
+//! * **Backoff.** Keep the jitter. Where the dependency says when to come back, pass it on with [`Verdict::OpenFor`] if all
+//!   calls should stay away, or [`Again::After`] for this one alone.
+//! * **Hedges** are for reads whose slowest few are slow by chance. They do not help a dependency that is slow for all: then
+//!   the percentile moves, and until it has, the budget and the share beyond the percentile hold them back.
+//!
+//! Where a failed call is attempted again further up as well, attempts multiply: do it in one place.
+//!
 //! # Fallbacks
 //!
 //! A good fallback needs no network: a cached value, a default, an empty list. One that calls another service should
@@ -162,6 +185,9 @@
 //! |---|---|---|---|
 //! | `fusebox_calls_total` | counter | `outcome` | every call, by the one way it ended |
 //! | `fusebox_call_duration_seconds` | histogram | `outcome` | the operation alone: success, failure, timed out |
+//! | `fusebox_attempts_total` | counter | `outcome` | with `retry`: success, retried, exhausted, budget_denied |
+//! | `fusebox_hedges_total` | counter | `outcome` | with `hedge`: won, lost |
+//! | `fusebox_attempts_per_call` | gauge | | with either: operations started per call, over ten seconds |
 //! | `fusebox_fallbacks_total` | counter | `outcome` | success, failure, rejected |
 //! | `fusebox_state` | gauge | `state` | 1 for the state the circuit is in |
 //! | `fusebox_transitions_total` | counter | `from`, `to`, `cause` | changes of state |

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Budget, Bulkhead, Changed, Command, Config, Configs, Event, Jitter, PartialConfig, Ramp, RateLimit,
+    Breaker, Budget, Bulkhead, Changed, Command, Config, Configs, Event, Hedge, Jitter, PartialConfig, Ramp, RateLimit,
     Registry, Reload, Retry, State, Window,
 };
 use metrics::with_local_recorder;
@@ -66,6 +66,7 @@ fn the_example_says_what_it_seems_to() {
         .timeout(ms(250))
         .deadline(secs(1))
         .retry(Retry::exponential(ms(20)).attempts(4))
+        .hedge(Hedge::after(ms(30)))
         .budget(Budget::share(0.1))
         .bulkhead(Bulkhead::new(64).queue(128, ms(20)))
         .max_concurrent_fallbacks(50)
@@ -156,6 +157,7 @@ fn cf03_what_is_out_of_range_is_named_with_its_value_its_range_and_its_line() {
         ("retry.attempts = 0", "retry.attempts is 0, allowed: at least 1"),
         ("retry.growth = 0.5", "retry.growth is 0.5, allowed: a finite factor of at least 1"),
         ("retry.jitter = 2", "retry.jitter is 2, allowed: a share in [0, 1]"),
+        ("hedge = { percentile = 1.0 }", "hedge.percentile is 1, allowed: a share in (0, 1)"),
         ("budget = { share = 11 }", "budget.share is 11, allowed: extra attempts per call in [0, 10]"),
         ("breaker.consecutive_failures = 0", "breaker.consecutive_failures is 0, allowed: at least 1"),
         (
@@ -270,6 +272,7 @@ fn the_table_of_keys_has_every_key_and_its_default() {
     known.extend(keys("rate_limit.", "rate_limit = { x = 0 }"));
     known.extend(keys("retry.", "retry.x = 0"));
     known.extend(keys("budget.", "budget = { x = 0 }"));
+    known.extend(keys("hedge.", "hedge = { x = 0 }"));
     known.remove("breaker");
     known.remove("retry");
     assert_eq!(documented, known);

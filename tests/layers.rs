@@ -45,6 +45,7 @@ const LAYERS: [&[&str]; 14] = [
         "attempts.rs",
         "backoff.rs",
         "budget.rs",
+        "hedge.rs",
         "retry.rs",
     ],
     // L3: what tells.
@@ -63,6 +64,7 @@ const LAYERS: [&[&str]; 14] = [
         "command/effort.rs",
         "command/fallback.rs",
         "command/family.rs",
+        "command/hedged.rs",
         "command/judge.rs",
         "command/marks.rs",
         "command/permit.rs",
@@ -72,6 +74,7 @@ const LAYERS: [&[&str]; 14] = [
         "command/run.rs",
         "command/work.rs",
         "command/snapshot.rs",
+        "command/tally.rs",
     ],
     &["ext.rs"],
     // L5. Its inherent impl on `Builder` stands in its own file, so that the builder imports nothing above it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, pending, ready};
 use std::time::Duration;
 
-use fusebox::{Breaker, Bulkhead, Command, DURATION_BUCKETS, Error, Outcome, Registry, Verdict};
+use fusebox::{Breaker, Budget, Bulkhead, Command, DURATION_BUCKETS, Error, Hedge, Outcome, Registry, Retry, Verdict};
 use futures::FutureExt;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
@@ -571,5 +571,44 @@ fn a_limit_that_is_lifted_leaves_no_stale_series() {
         command.reconfigure(fusebox::Config::unlimited).expect("a good configuration");
         command.publish();
         assert_ne!(Scrape::of(&recorder).all("fusebox_concurrency_limit"), [("", 2.0)]);
+    });
+}
+
+/// Attempts and hedges have series from the first call on that may have several, and not before.
+#[test]
+fn attempts_and_hedges_are_counted_once_there_are_any() {
+    let recorder = recorder();
+    play(async {
+        with_local_recorder(&recorder, || {
+            let command =
+                Command::builder("shop.price").group("shop").budget(Budget::share(0.5).floor(0.0)).build().unwrap();
+            command.run(|| ready(Answer::Ok(1))).now_or_never().unwrap().unwrap();
+            command.publish();
+            let before = Scrape::of(&recorder);
+            for metric in ["fusebox_attempts_total", "fusebox_hedges_total", "fusebox_attempts_per_call"] {
+                assert_eq!(before.all(metric), [], "{metric}");
+            }
+            // Two calls pay for one retry, nobody for the third attempt, and the next three for a hedge.
+            let succeed = || command.retry(|| ready(Answer::Ok(1))).now_or_never().unwrap().unwrap();
+            succeed();
+            let mut call = Box::pin(command.retry(|| ready(Answer::Err("down"))).with(Retry::delays([ms(0), ms(0)])));
+            while call.as_mut().now_or_never().is_none() {}
+            assert_eq!((succeed(), succeed()), (1, 1));
+            let mut call = Box::pin(command.hedge(hang).with(Hedge::after(ms(0))).retry(Retry::default()));
+            assert!(call.as_mut().now_or_never().is_none());
+            drop(call);
+            command.publish();
+            let after = Scrape::of(&recorder);
+            let attempts = [
+                (r#"outcome="budget_denied""#, 1.0),
+                (r#"outcome="exhausted""#, 0.0),
+                (r#"outcome="retried""#, 1.0),
+                (r#"outcome="success""#, 3.0),
+            ];
+            assert_eq!(after.all("fusebox_attempts_total"), attempts);
+            assert_eq!(after.all("fusebox_attempts_per_call"), [("", 7.0 / 5.0)]);
+            let hedges = [(r#"outcome="lost""#, 1.0), (r#"outcome="won""#, 0.0)];
+            assert_eq!(after.all("fusebox_hedges_total"), hedges);
+        });
     });
 }

@@ -13,7 +13,7 @@ use super::admission::Place;
 use super::core::Core;
 use super::permit::{Permit, Watch};
 use crate::error::Error;
-use crate::outcome::{Classify, Verdict};
+use crate::outcome::{Classify, Outcome, Verdict};
 use crate::time::{Stamp, Timer, timer};
 
 /// One attempt. Dropped before its end it counts as cancelled, if it had begun.
@@ -55,6 +55,21 @@ impl<'c, S, F> Attempt<'c, S, F> {
     #[inline]
     pub(crate) fn set_timeout(&mut self, timeout: u64) {
         self.timeout = asked_for(timeout);
+    }
+
+    /// When it was admitted, if it is running.
+    pub(crate) fn admitted(&self) -> Option<Stamp> {
+        self.permit.as_ref().map(Permit::admitted)
+    }
+
+    /// Ends it, because another one was quicker: it is cancelled, and nobody's fault.
+    pub(crate) fn abandon(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        this.state.set(State::Ended);
+        if let Some(permit) = this.permit {
+            let elapsed = permit.elapsed();
+            permit.settle(Outcome::Cancelled, elapsed, None);
+        }
     }
 
     /// What it is doing.

@@ -13,6 +13,7 @@ use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::{ConfigError, Problems};
+use crate::hedge::Hedge;
 use crate::name::Name;
 use crate::observe::bus::Listener;
 use crate::observe::event::Event;
@@ -115,6 +116,11 @@ impl<C> Builder<C> {
     /// See [`Config::retry`]. Default: 3 attempts, 50 ms doubling, full jitter.
     pub fn retry(self, retry: Retry) -> Self {
         self.with(|config| config.retry(retry))
+    }
+
+    /// See [`Config::hedge`]. Default: after the 95th percentile.
+    pub fn hedge(self, hedge: Hedge) -> Self {
+        self.with(|config| config.hedge(hedge))
     }
 
     /// See [`Config::budget`]. Default: 20 % of the calls, and 10 a second.

@@ -2,8 +2,8 @@
 //!
 //! Everything here is built around one guard. A call is admitted ([`admission`]), which gives a [`permit`]; the permit
 //! is resolved or dropped, and either records exactly one outcome and gives back what the call held. The future in
-//! [`run`] adds the timeout and the [`fallback`] to whatever [`work`] there is; [`blocking`] is for work without a
-//! future.
+//! [`run`] adds the [`fallback`] to one [`attempt`] of whatever [`work`] there is, that in [`retrying`] makes several, alone or
+//! [in pairs](hedged); [`blocking`] is for work without a future.
 
 pub(crate) mod admission;
 mod attempt;
@@ -14,14 +14,16 @@ pub(crate) mod effort;
 pub(crate) mod extras;
 pub(crate) mod fallback;
 pub(crate) mod family;
+pub(crate) mod hedged;
 pub(crate) mod judge;
 mod marks;
 pub(crate) mod permit;
-pub(crate) mod persistence;
+mod persistence;
 pub(crate) mod retrying;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod tally;
 pub(crate) mod work;
 
 use std::fmt;
@@ -33,6 +35,7 @@ use self::blocking::Blocking;
 use self::builder::Builder;
 use self::core::Core;
 use self::effort::Alone;
+use self::hedged::Hedged;
 use self::permit::Permit;
 use self::retrying::Retrying;
 use self::run::Call;
@@ -158,6 +161,36 @@ impl<C> Command<C> {
         C: Classify<T, E>,
     {
         Retrying::new(&self.core, operation, ByCommand(&self.classify))
+    }
+
+    /// Runs an operation of which a second attempt is started when the first takes long, or fails: the command's
+    /// [`Hedge`](crate::Hedge) says when, or the call's own. The first success is the answer, and the other attempt is
+    /// dropped before it is returned; it counts as cancelled, which is no error.
+    ///
+    /// Only for operations that may be done twice. The second attempt is admitted by circuit and bulkhead for itself, is
+    /// paid for out of the [`Budget`](crate::Budget), and not started where that is empty. If both fail, the error of the
+    /// one that failed last is the call's.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use fusebox::{Command, Hedge};
+    ///
+    /// # async fn search(text: &str) -> Result<usize, std::io::Error> { Ok(text.len()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let command = Command::builder("docs.hedge").build()?;
+    /// let found = command.hedge(|| search("tea")).with(Hedge::after(Duration::from_millis(30))).await?;
+    /// # assert_eq!(found, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hedge<F, Fut, T, E>(&self, operation: F) -> Hedged<'_, F, ByCommand<'_, C>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<T, E>,
+    {
+        Retrying::hedged(&self.core, operation, ByCommand(&self.classify))
     }
 
     /// Runs a closure on this thread: breaker and bulkhead apply, and there is no waiting in a queue. It cannot be

@@ -6,15 +6,16 @@ use std::sync::{Arc, OnceLock};
 
 use super::core::Core;
 use super::family::Family;
+use super::tally::{AttemptCounts, Tally};
 use crate::attempts::Attempts;
-use crate::budget::Bucket;
+use crate::budget::{Bucket, Budget, Claim};
 use crate::config::Config;
 use crate::error::Error;
+use crate::hedge::{Hedge, HedgeOutcome};
 use crate::outcome::{Again, Verdict};
 use crate::retry::{Course, Ended, Fate, Retry};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{Mutex, Ordering};
 use crate::time::{Stamp, saturating_nanos};
-use crate::window::ring::{self, Ring};
 
 #[derive(Debug, Default)]
 pub(crate) struct Persistence(OnceLock<Box<Shared>>);
@@ -23,12 +24,30 @@ pub(crate) struct Persistence(OnceLock<Box<Shared>>);
 pub(crate) struct Shared {
     tactics: Mutex<Arc<Tactics>>,
     tally: Tally,
+    /// What hedges may come to that are sent after a percentile: the share of calls beyond it.
+    ration: Arc<Bucket>,
+    pace: Mutex<Pace>,
 }
+
+/// A percentile that was read lately. To read one takes microseconds, and it changes slowly.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Whose, by its address, and of which share.
+    of: (usize, u64),
+    /// Up to when it is good.
+    until: u64,
+    nanos: u64,
+}
+
+const PACE_IS_GOOD_FOR: u64 = 100_000_000;
+/// Hedges beyond the share of calls that are slow by definition.
+const RATION_BURST: u32 = 10;
 
 /// What calls go by, as they found it when they began.
 #[derive(Debug)]
 pub(crate) struct Tactics {
     retry: Retry,
+    hedge: Hedge,
     budget: Option<Arc<Bucket>>,
     /// The command's own bucket, which is kept while a shared one is in use.
     own: Option<Arc<Bucket>>,
@@ -38,10 +57,10 @@ pub(crate) struct Tactics {
 
 impl Tactics {
     fn of(config: &Config, own: Option<Arc<Bucket>>) -> Self {
-        let Attempts { retry, budget, .. } = config.attempts();
+        let Attempts { retry, hedge, budget, .. } = config.attempts();
         let bucket = budget.as_ref().map(|budget| budget.bucket(own.clone()));
         let own = if budget.as_ref().is_some_and(|budget| !budget.is_shared()) { bucket.clone() } else { own };
-        Self { retry: retry.clone(), budget: bucket, own, deadline: config.attempts().deadline() }
+        Self { retry: retry.clone(), hedge: *hedge, budget: bucket, own, deadline: config.attempts().deadline() }
     }
 }
 
@@ -67,7 +86,9 @@ impl Family {
             let config = self.config.lock();
             shared.get_or_init(|| {
                 let tactics = Mutex::new(Arc::new(Tactics::of(&config, None)));
-                Box::new(Shared { tactics, tally: Tally::new(Stamp::now()) })
+                let ration = Budget::share(0.0).floor(0.0).burst(RATION_BURST);
+                let (ration, tally) = (Arc::new(Bucket::new(&ration)), Tally::new(Stamp::now()));
+                Box::new(Shared { tactics, tally, ration, pace: Mutex::new(Pace::default()) })
             })
         })
     }
@@ -75,6 +96,46 @@ impl Family {
     fn settle_attempt(&self, fate: Fate) {
         self.persistence().tally.fates[fate as usize].fetch_add(1, Ordering::Relaxed);
         self.meter.attempt(fate);
+    }
+}
+
+impl Family {
+    pub(super) fn settle_hedge(&self, outcome: HedgeOutcome) {
+        self.persistence().tally.hedges[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.meter.hedge(outcome);
+    }
+}
+
+impl Core {
+    /// The latency that a share of the calls does not exceed, in nanoseconds; `None` while there are fewer than
+    /// `warm_up` of them.
+    fn pace(&self, shared: &Shared, share: f64, warm_up: u32) -> Option<u64> {
+        let (now, of) = (Stamp::now(), (std::ptr::from_ref(self).addr(), share.to_bits()));
+        {
+            let known = shared.pace.lock();
+            if known.of == of && now.as_nanos() < known.until {
+                return Some(known.nanos);
+            }
+        }
+        let latency = self.latencies.as_ref()?.summary(now);
+        if latency.count() < u64::from(warm_up) {
+            return None;
+        }
+        let nanos = saturating_nanos(latency.percentile(share)?);
+        *shared.pace.lock() = Pace { of, until: now.plus(PACE_IS_GOOD_FOR).as_nanos(), nanos };
+        Some(nanos)
+    }
+}
+
+/// Leave to start a second attempt, and what it costs.
+#[derive(Debug)]
+pub(crate) struct Permission {
+    claims: [Option<Claim>; 2],
+}
+
+impl Permission {
+    pub(super) fn spend(self) {
+        self.claims.into_iter().flatten().for_each(Claim::spend);
     }
 }
 
@@ -86,6 +147,9 @@ pub(crate) struct Journey {
     /// Of all of them, in nanoseconds; `None` is the command's.
     pub(super) deadline: Option<u64>,
     pub(super) retry: Option<Retry>,
+    pub(super) hedge: Option<Hedge>,
+    /// Not attempted again, whatever the command's policy is.
+    pub(super) once: bool,
     course: Course,
     /// From the first poll on.
     tactics: Option<Arc<Tactics>>,
@@ -93,7 +157,8 @@ pub(crate) struct Journey {
 
 impl Journey {
     pub(super) fn new() -> Self {
-        Self { timeout: None, deadline: None, retry: None, course: Course::new(Stamp::NEVER), tactics: None }
+        let course = Course::new(Stamp::NEVER);
+        Self { timeout: None, deadline: None, retry: None, hedge: None, once: false, course, tactics: None }
     }
 
     /// The call begins.
@@ -128,6 +193,45 @@ impl Journey {
         core.family.persistence().tally.started.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How long the first attempt runs before a second one is sent, in nanoseconds; `None` if none is.
+    pub(super) fn hedge_delay(&self, core: &Core) -> Option<u64> {
+        let shared = core.family.persistence();
+        let hedge = self.hedging();
+        shared.ration.credit(hedge.ration());
+        match hedge {
+            Hedge::After(delay) => Some(saturating_nanos(delay)),
+            Hedge::Percentile { share, warm_up } => core.pace(shared, share, warm_up),
+        }
+    }
+
+    fn hedging(&self) -> Hedge {
+        let tactics = self.tactics.as_ref().expect("since the first poll");
+        self.hedge.unwrap_or(tactics.hedge)
+    }
+
+    /// Leave to start a second attempt, if ration and budget have it.
+    pub(super) fn permit_hedge(&self, core: &Core) -> Option<Permission> {
+        let (shared, now) = (core.family.persistence(), Stamp::now());
+        let tactics = self.tactics.as_ref().expect("since the first poll");
+        let permission = self.claim(&shared.ration, tactics, now);
+        if permission.is_none() {
+            shared.tally.hedges_denied.fetch_add(1, Ordering::Relaxed);
+        }
+        permission
+    }
+
+    fn claim(&self, ration: &Arc<Bucket>, tactics: &Tactics, now: Stamp) -> Option<Permission> {
+        let ration = match self.hedging() {
+            Hedge::After(_) => None,
+            Hedge::Percentile { .. } => Some(ration.claim(now)?),
+        };
+        let budget = match &tactics.budget {
+            None => None,
+            Some(budget) => Some(budget.claim(now)?),
+        };
+        Some(Permission { claims: [ration, budget] })
+    }
+
     /// When to make another attempt after this one, if there is to be one.
     pub(super) fn next<T, E>(
         &mut self,
@@ -136,6 +240,9 @@ impl Journey {
         verdict: Verdict,
         again: Again,
     ) -> Option<Stamp> {
+        if self.once {
+            return None;
+        }
         let ended = match result {
             Err(Error::Rejected(rejected)) if !rejected.was_started() => {
                 Ended::Refused(rejected.retry_after().map(saturating_nanos))
@@ -173,132 +280,5 @@ impl Journey {
     /// Whether the time for all attempts has passed.
     pub(super) fn is_over(&self) -> bool {
         Stamp::now() >= self.until()
-    }
-}
-
-/// Attempts of all time, and those of late.
-#[derive(Debug)]
-struct Tally {
-    calls: AtomicU64,
-    started: AtomicU64,
-    fates: [AtomicU64; 4],
-    /// Where the running slice of `recent` ends.
-    edge: AtomicU64,
-    recent: Mutex<Ring<Reading>>,
-}
-
-/// Calls and started attempts at one moment, modulo 2^32.
-#[derive(Clone, Copy, Debug)]
-struct Reading([u32; 2]);
-
-impl ring::Reading for Reading {
-    fn idle(&self) -> Self {
-        *self
-    }
-}
-
-/// What "of late" is: ten seconds, in tenths.
-const SLICE: u64 = 1_000_000_000;
-const SLICES: usize = 10;
-
-impl Tally {
-    fn new(now: Stamp) -> Self {
-        let zero = || AtomicU64::new(0);
-        let ring = Ring::new(now, SLICE, SLICES, Reading([0; 2]));
-        Self {
-            calls: zero(),
-            started: zero(),
-            fates: std::array::from_fn(|_| zero()),
-            edge: AtomicU64::new(ring.edge().as_nanos()),
-            recent: Mutex::new(ring),
-        }
-    }
-
-    fn call(&self, now: Stamp) {
-        if now.as_nanos() >= self.edge.load(Ordering::Relaxed) {
-            self.roll(&mut self.recent.lock(), now);
-        }
-        self.calls.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Needs the ring's lock.
-    fn roll(&self, ring: &mut Ring<Reading>, now: Stamp) {
-        ring.roll(now, |_| self.read());
-        self.edge.store(ring.edge().as_nanos(), Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Reading {
-        Reading([&self.calls, &self.started].map(|counter| counter.load(Ordering::Relaxed) as u32))
-    }
-
-    fn counts(&self, now: Stamp) -> AttemptCounts {
-        let mut ring = self.recent.lock();
-        self.roll(&mut ring, now);
-        let (Reading([calls, started]), Reading([calls_then, started_then])) = (self.read(), *ring.oldest());
-        drop(ring);
-        let [success, retried, exhausted, budget_denied] =
-            Fate::ALL.map(|fate| self.fates[fate as usize].load(Ordering::Relaxed));
-        AttemptCounts {
-            calls: self.calls.load(Ordering::Relaxed),
-            started: self.started.load(Ordering::Relaxed),
-            success,
-            retried,
-            exhausted,
-            budget_denied,
-            recent: [calls.wrapping_sub(calls_then), started.wrapping_sub(started_then)],
-        }
-    }
-}
-
-/// The attempts of the calls that may have several, over the life of a command.
-///
-/// ```
-/// use std::time::Duration;
-/// use fusebox::{Command, Retry};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let users = Command::builder("users").build()?;
-/// let mut answers = [Err("reset"), Ok(7)].into_iter();
-/// let user = users.retry(|| std::future::ready(answers.next().unwrap())).with(Retry::constant(Duration::ZERO)).await?;
-///
-/// let attempts = users.snapshot().attempts();
-/// assert_eq!((user, attempts.calls, attempts.started), (7, 1, 2));
-/// assert_eq!((attempts.retried, attempts.success), (1, 1));
-/// assert_eq!(attempts.amplification(), Some(2.0));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AttemptCounts {
-    /// Calls that may have several attempts.
-    pub calls: u64,
-    /// Operations that they have started.
-    pub started: u64,
-    /// Attempts that gave their call its answer.
-    pub success: u64,
-    /// Attempts that failed and were followed by another.
-    pub retried: u64,
-    /// Attempts that failed and were the last: not worth another, or attempts or time were used up.
-    pub exhausted: u64,
-    /// Attempts that failed and were the last because the budget was empty.
-    pub budget_denied: u64,
-    /// Of the last ten seconds: calls, and operations started.
-    recent: [u32; 2],
-}
-
-impl AttemptCounts {
-    /// Operations started per call, over the last ten seconds; `None` without calls. Above 1 the dependency gets more
-    /// load than its callers have work for it; the budget holds it at 1 + share, in the long run. Of calls that are
-    /// mostly refused it is less than 1.
-    pub fn amplification(&self) -> Option<f64> {
-        let [calls, started] = self.recent;
-        (calls > 0).then(|| f64::from(started) / f64::from(calls))
-    }
-
-    /// For a series, which cannot be taken back when there are no calls for a while.
-    pub(super) fn shown_amplification(&self) -> Option<f64> {
-        self.amplification().or((self.calls > 0).then_some(1.0))
     }
 }

@@ -13,11 +13,13 @@ use super::effort::sealed::Effort;
 use super::effort::{Alone, Scope};
 use super::fallback::sealed::RecoverFrom;
 use super::fallback::{Falling, NoFallback, Recover, Rescue};
+use super::hedged::Hedged;
 use super::judge::sealed::Judge;
 use super::judge::{ByVerdict, When};
 use super::persistence::Journey;
 use super::work::{Repeat, Work};
 use crate::error::Error;
+use crate::hedge::Hedge;
 use crate::outcome::{Again, Classify, Verdict};
 use crate::retry::Retry;
 use crate::time::{Timer, saturating_nanos, timer};
@@ -87,6 +89,65 @@ impl<'c, W: Repeat, K> Retrying<'c, W, Alone<'c, W::Future>, K> {
     }
 }
 
+impl<'c, W: Repeat, K> Hedged<'c, W, K> {
+    /// A call of one attempt, which is hedged.
+    pub(crate) fn hedged(core: &'c Core, operation: W, classify: K) -> Self {
+        let (judge, mut journey) = (ByVerdict, Journey::new());
+        journey.once = true;
+        Self { core, operation, classify, judge, fallback: None, journey, state: State::FirstPoll }
+    }
+}
+
+impl<'c, W: Work, K, J, B: Recover> Retrying<'c, W, Alone<'c, W::Future>, K, J, B> {
+    /// The policy for this call, in place of the command's.
+    pub fn with(mut self, retry: Retry) -> Self {
+        self.journey.retry = Some(retry);
+        self
+    }
+
+    /// Hedges each attempt of this call: see [`Command::hedge`](crate::Command::hedge). What is attempted again is then
+    /// two attempts that have both failed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use fusebox::{Command, Hedge, Retry};
+    ///
+    /// # async fn search(text: &str) -> Result<usize, std::io::Error> { Ok(text.len()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let command = Command::builder("docs.retry.hedge").build()?;
+    /// let found = command
+    ///     .retry(|| search("tea"))
+    ///     .with(Retry::default().attempts(2))
+    ///     .hedge(Hedge::percentile(0.99))
+    ///     .deadline(Duration::from_millis(500))
+    ///     .await?;
+    /// # assert_eq!(found, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hedge(self, hedge: Hedge) -> Hedged<'c, W, K, J, B> {
+        let Self { core, operation, classify, judge, fallback, mut journey, .. } = self;
+        journey.hedge = Some(hedge);
+        Retrying { core, operation, classify, judge, fallback, journey, state: State::FirstPoll }
+    }
+}
+
+impl<W: Work, K, J, B: Recover> Hedged<'_, W, K, J, B> {
+    /// When the second attempt of this call is sent, in place of the command's policy.
+    pub fn with(mut self, hedge: Hedge) -> Self {
+        self.journey.hedge = Some(hedge);
+        self
+    }
+
+    /// Attempts again what has failed twice.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.journey.retry = Some(retry);
+        self.journey.once = false;
+        self
+    }
+}
+
 impl<'c, W: Work, A, K, J> Retrying<'c, W, A, K, J> {
     /// What the caller gets in place of the last error, as [`Call::fallback`](crate::Call::fallback) has it.
     pub fn fallback<B, Fut>(self, fallback: B) -> Retrying<'c, W, A, K, J, Rescue<B, Fut>>
@@ -101,12 +162,6 @@ impl<'c, W: Work, A, K, J> Retrying<'c, W, A, K, J> {
 }
 
 impl<'c, W: Work, A, K, J, B: Recover> Retrying<'c, W, A, K, J, B> {
-    /// The policy for this call, in place of the command's.
-    pub fn with(mut self, retry: Retry) -> Self {
-        self.journey.retry = Some(retry);
-        self
-    }
-
     /// How long each attempt of this call may take.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.journey.timeout = Some(saturating_nanos(limit));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::persistence::AttemptCounts;
+use super::tally::AttemptCounts;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
 use crate::breaker::state::{Forced, RampStage, State};

@@ -12,6 +12,7 @@ use super::value::{Auto, Span, Switch, Whole, Written};
 use crate::backoff::{Delays, Jitter};
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::hedge::Hedge;
 use crate::retry::Retry;
 
 section! {
@@ -159,7 +160,70 @@ impl Whole for Spending {
     }
 }
 
+/// A hedge: `{ after }`, or `{ percentile, warm_up }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Race", into = "Race")]
+pub(super) struct Racing(Hedge);
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Race {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentile: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_up: Option<u32>,
+}
+
+impl TryFrom<Race> for Racing {
+    type Error = &'static str;
+
+    fn try_from(Race { after, percentile, warm_up }: Race) -> Result<Self, &'static str> {
+        match (after, percentile) {
+            (Some(_), Some(_)) => Err("`after` and `percentile` exclude each other"),
+            (Some(_), None) if warm_up.is_some() => Err("`after` and `warm_up` exclude each other"),
+            (Some(after), None) => Ok(Self(Hedge::after(after.value()))),
+            (None, percentile) => {
+                let hedge = percentile.map_or_else(Hedge::default, Hedge::percentile);
+                Ok(Self(warm_up.into_iter().fold(hedge, Hedge::warm_up)))
+            }
+        }
+    }
+}
+
+impl From<Racing> for Race {
+    fn from(Racing(hedge): Racing) -> Self {
+        match hedge {
+            Hedge::After(delay) => Self { after: Some(Whole::of(&delay)), percentile: None, warm_up: None },
+            Hedge::Percentile { share, warm_up } => {
+                Self { after: None, percentile: Some(share), warm_up: Some(warm_up) }
+            }
+        }
+    }
+}
+
+impl Whole for Racing {
+    type Value = Hedge;
+
+    fn of(hedge: &Hedge) -> Self {
+        Self(*hedge)
+    }
+
+    fn value(&self) -> Hedge {
+        self.0
+    }
+}
+
 // ---- where they are in a configuration ----
+
+pub(super) fn hedge(config: &Config) -> Option<Racing> {
+    Written::of(&config.attempts().hedge)
+}
+
+pub(super) fn set_hedge(setting: &Racing, config: &mut Config) {
+    *config = std::mem::take(config).map_attempts(|attempts| setting.lay_over(&mut attempts.hedge));
+}
 
 pub(super) fn deadline(config: &Config) -> Option<Switch<Span>> {
     Written::of(&config.attempts().deadline)

@@ -67,6 +67,10 @@ use crate::name::Name;
 /// | `retry.jitter` | `"none"`, `"full"`, `"equal"`, `"decorrelated"`, or a share in [0, 1] | `"full"`; 0.2 where delays are made constant |
 /// | `retry.max_delay` | duration, at least the first delay, or `"auto"`: 10 s where delays grow, or the first if longer | `"auto"` |
 /// | `retry.timeouts` | `true` or `false` | `false` |
+/// | `hedge` | `{ after }`, or `{ percentile, warm_up }` | |
+/// | `hedge.after` | duration | |
+/// | `hedge.percentile` | share in (0, 1) | 0.95 |
+/// | `hedge.warm_up` | calls, at least 1 | 100 |
 /// | `budget` | `{ share, floor, burst }`, or `"off"` | |
 /// | `budget.share` | extra attempts per call in [0, 10] | 0.2 |
 /// | `budget.floor` | extra attempts per second in [0, 1000000] | 10.0 |

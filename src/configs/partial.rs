@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::attempts::{self, PartialRetry, Spending};
+use super::attempts::{self, PartialRetry, Racing, Spending};
 use super::section::section;
 use super::value::{Auto, Span, Switch, Whole, Written};
 use crate::attempts::Attempts;
@@ -32,6 +32,7 @@ section! {
         timeout: Switch<Span>;
         deadline: Switch<Span> = attempts::deadline, attempts::set_deadline;
         retry: PartialRetry = attempts::retry, attempts::set_retry;
+        hedge: Racing = attempts::hedge, attempts::set_hedge;
         budget: Switch<Spending> = attempts::budget, attempts::set_budget;
         max_concurrent: Switch<usize> = max_concurrent, set_max_concurrent;
         bulkhead: Switch<Queued> = queued, set_bulkhead;
@@ -80,7 +81,7 @@ impl PartialConfig {
             latency_window: _,
             attempts: _,
         } = config;
-        let Attempts { retry, budget: _, deadline: _ } = config.attempts();
+        let Attempts { retry, hedge: _, budget: _, deadline: _ } = config.attempts();
         let Retry { attempts: _, delays: _, jitter: _, max_delay: _, timeouts: _ } = retry;
         let Breaker {
             error_rate: _,

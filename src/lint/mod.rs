@@ -47,7 +47,7 @@ impl Config {
     /// assert_eq!(config.deadline(ms(600)).worst_case().time, Some(ms(600)));
     /// ```
     pub fn worst_case(&self) -> WorstCase {
-        let Attempts { retry, budget, deadline } = self.attempts();
+        let Attempts { retry, budget, deadline, .. } = self.attempts();
         let turn = self.rate_limit.as_ref().and_then(|limit| limit.wait).unwrap_or_default();
         let waits = self.queue_wait().unwrap_or_default().saturating_add(turn);
         let alone = self.timeout.map(|timeout| timeout.saturating_add(waits));
@@ -114,7 +114,7 @@ impl Config {
     }
 
     fn lint_attempts(&self, calls_per_second: Option<f64>, findings: &mut Vec<Finding>) {
-        let Attempts { retry, budget, deadline } = self.attempts();
+        let Attempts { retry, budget, deadline, .. } = self.attempts();
         let exceeded = self.timeout.zip(*deadline).filter(|(timeout, deadline)| timeout >= deadline);
         if let Some((timeout, deadline)) = exceeded {
             findings.push(Finding::TimeoutBeyondDeadline { timeout, deadline });

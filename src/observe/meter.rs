@@ -14,6 +14,7 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 
 use crate::breaker::state::State;
+use crate::hedge::HedgeOutcome;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::retry::Fate;
@@ -100,6 +101,7 @@ struct Handles {
     late: Counter,
     /// Of commands whose calls are attempted more than once.
     attempts: OnceLock<Box<[Counter; Fate::ALL.len()]>>,
+    hedges: OnceLock<Box<[Counter; HedgeOutcome::ALL.len()]>>,
 }
 
 impl Meter {
@@ -143,6 +145,20 @@ impl Meter {
                 handles.attempts.get().expect("it was just set")
             });
             attempts[fate as usize].increment(1);
+        });
+    }
+
+    /// Counts a hedge that was started. As [`Meter::attempt`].
+    pub(crate) fn hedge(&self, outcome: HedgeOutcome) {
+        self.with(|handles, recorder| {
+            let hedges = handles.hedges.get().unwrap_or_else(|| {
+                let counter = |outcome: HedgeOutcome| {
+                    self.counter(recorder, "fusebox_hedges_total", &[("outcome", outcome.as_str())])
+                };
+                let _ = handles.hedges.set(Box::new(HedgeOutcome::ALL.map(counter)));
+                handles.hedges.get().expect("it was just set")
+            });
+            hedges[outcome as usize].increment(1);
         });
     }
 
@@ -289,6 +305,7 @@ impl Meter {
             fallbacks: FallbackOutcome::ALL.map(fallback),
             late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
             attempts: OnceLock::new(),
+            hedges: OnceLock::new(),
         }
     }
 
@@ -327,6 +344,7 @@ fn describe(recorder: &dyn Recorder) {
     let counters = [
         ("fusebox_calls_total", "Calls by the one outcome each ended in"),
         ("fusebox_fallbacks_total", "Fallbacks by how they ended"),
+        ("fusebox_hedges_total", "Second attempts that were started, by whether they gave the answer"),
         ("fusebox_attempts_total", "Attempts of calls that may have several, by what came of them"),
         ("fusebox_transitions_total", "Changes of a circuit's state"),
         ("fusebox_late_outcomes_total", "Results that came after their circuit had changed its state"),
