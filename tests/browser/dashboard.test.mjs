@@ -30,6 +30,7 @@ async function visit(args, run, options = {}) {
 
 const inState = (page, name, state) => card(page, name).and(page.locator(`[data-state="${state}"]`)).waitFor();
 
+/** Without a reason it stops at the complaint. */
 async function force(page, name, action, reason, seconds) {
   await card(page, name).locator(".name").click();
   await page.getByRole("button", { name: `${action} …` }).click();
@@ -42,6 +43,10 @@ async function force(page, name, action, reason, seconds) {
     }, String(seconds));
   }
   await page.locator("#action-go").click();
+  if (!reason) return;
+  await page.locator("#action").waitFor({ state: "hidden" });
+  await page.keyboard.press("Escape");
+  await page.locator("#drawer").waitFor({ state: "hidden" });
 }
 
 test("cards appear, follow an outage and its end, and say why and until when", () => visit([], async (page, server) => {
@@ -101,7 +106,6 @@ test("a circuit is forced open with a reason, which everybody sees, and it ends 
   await page.keyboard.press("Escape");
 
   await force(page, name, "Force open", "vendor maintenance", 6);
-  await page.keyboard.press("Escape");
   await inState(page, name, "forced_open");
   await card(page, name).locator(".hold", { hasText: "“vendor maintenance”" }).waitFor();
   await card(page, name).locator(".line", { hasText: "the hold ends in" }).waitFor();
@@ -109,10 +113,8 @@ test("a circuit is forced open with a reason, which everybody sees, and it ends 
   await inState(page, name, "closed");
 
   await force(page, name, "Force closed", "it is only the check that fails");
-  await page.keyboard.press("Escape");
   await inState(page, name, "forced_closed");
   await force(page, name, "Lift the override", "it was not");
-  await page.keyboard.press("Escape");
   await inState(page, name, "closed");
 }));
 
@@ -144,7 +146,9 @@ test("O1: a reason with markup in it stays text", () => visit([], async (page) =
   const reason = "<img src=x onerror=alert(1)><script>alert(1)</script><svg onload=alert(1)>\u202e${alert(1)}";
   await inState(page, name, "closed");
   await force(page, name, "Force open", reason);
+  await card(page, name).locator(".name").click();
   await page.locator("#drawer .why", { hasText: reason }).waitFor();
+  await page.locator("#drawer .log .text", { hasText: reason }).first().waitFor();
   await page.keyboard.press("Escape");
   for (const place of [card(page, name).locator(".hold"), page.locator("#sick .why"), page.locator("#events li")]) {
     await place.filter({ hasText: reason }).first().waitFor();
@@ -216,9 +220,7 @@ for (const scheme of ["light", "dark"]) {
     await server.tell("slow search.products");
     await inState(page, "payments.charge", "open");
     await force(page, "pricing.quote", "Force open", "a drill");
-    await page.keyboard.press("Escape");
     await force(page, "mail.send", "Force closed", "a drill");
-    await page.keyboard.press("Escape");
     await inState(page, "mail.send", "forced_closed");
     await inState(page, "search.products", "open");
     await page.evaluate(axe);
