@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fusebox::dashboard::{Access, Audit, Body, Builder, Dashboard, Peer};
-use fusebox::{Breaker, Command, Registry, State};
+use fusebox::{Breaker, Command, Keyed, Keys, Registry, State};
 use futures::FutureExt;
 use http::header::{ALLOW, CONTENT_TYPE, HOST, LOCATION, ORIGIN};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -511,6 +511,37 @@ async fn a_command_has_its_history_its_story_and_its_settings() {
     for query in ["", "?id=", "?id=99", "?id=-1", "?name=db"] {
         assert_eq!(get(&dashboard, &format!("/command.json{query}")).await.status(), StatusCode::NOT_FOUND, "{query}");
     }
+}
+
+/// What the registry has of a keyed command is the circuit that keys share; the keys are known by their events.
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_not_well_are_named_with_their_command() {
+    let registry = Registry::new();
+    let breaker = in_a_row(1).open_for(secs(3));
+    let command = Command::builder("hosts").registry(&registry).breaker(breaker);
+    let hosts: Keyed<String> = command.keyed(Keys::up_to(8)).expect("a good configuration");
+    let dashboard = Dashboard::new(&registry);
+    for host in ["b.example", "a.example", "c.example"] {
+        hosts.get(host).run(async || Err::<(), _>("down")).await.expect_err("scripted");
+    }
+    advance(secs(3)).await;
+    hosts.get("c.example").run(async || Ok::<_, &str>(())).await.expect("scripted");
+    pass(secs(1)).await;
+    let card = async || read(&dashboard, "/snapshot.json").await["commands"][0].take();
+    let hosts_card = card().await;
+    assert_eq!(
+        (&hosts_card["state"], &hosts_card["opening"]),
+        (&json!("closed"), &Value::Null),
+        "no key speaks for all"
+    );
+    assert_eq!(hosts_card["keys_unwell"], 2);
+    let keys: Vec<_> = hosts_card["keys"].as_array().expect("a list").iter().map(|key| &key["key"]).collect();
+    assert_eq!(keys, ["a.example", "b.example"]);
+    assert_eq!(hosts_card["keys"][0]["cause"]["cause"], "consecutive_failures");
+    for _ in 0..10 {
+        pass(secs(60)).await;
+    }
+    assert_eq!(card().await["keys_unwell"], 0, "nobody has called them for ten minutes");
 }
 
 /// O1: what an operator types reaches every reader as it was typed, and is one event of the stream.

@@ -30,6 +30,7 @@ Usage: cargo run --release --example dashboard -- [OPTIONS]
 Options:
       --port <PORT>      Port on loopback [default: any that is free]
       --more <NUMBER>    So many more commands [default: 0]
+      --keyed            One more command, with a circuit for each of three partners
       --no-actions       A page that can only be looked at
       --viewer           Actions are enabled, and nobody has the right to them
   -h, --help             This text
@@ -43,18 +44,20 @@ While it runs:
 struct Args {
     port: u16,
     more: u32,
+    keyed: bool,
     may: serve::May,
 }
 
 fn parse(mut parser: lexopt::Parser) -> Result<Option<Args>, lexopt::Error> {
     use lexopt::prelude::*;
 
-    let mut args = Args { port: 0, more: 0, may: serve::May::Act };
+    let mut args = Args { port: 0, more: 0, keyed: false, may: serve::May::Act };
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(None),
             Long("port") => args.port = parser.value()?.parse()?,
             Long("more") => args.more = parser.value()?.parse()?,
+            Long("keyed") => args.keyed = true,
             Long("no-actions") => args.may = serve::May::OnlyLook,
             Long("viewer") => args.may = serve::May::NotAct,
             other => return Err(other.unexpected()),
@@ -86,7 +89,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> io::Result<()> {
-    let service = Service::start(args.more).map_err(io::Error::other)?;
+    let service = Service::start(args.more, args.keyed).map_err(io::Error::other)?;
     let address = serve::start(args.port, args.may).await?;
     println!("http://{address}/fusebox/");
     println!("commands: {}", service.names().collect::<Vec<_>>().join(" "));

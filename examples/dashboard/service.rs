@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fusebox::{Breaker, Command, ConfigError};
+use fusebox::{Breaker, Builder, Command, ConfigError, Keyed, Keys};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -52,8 +52,18 @@ pub(crate) struct Service {
 
 impl Service {
     /// Builds the commands and begins to call them.
-    pub(crate) fn start(more: u32) -> Result<Self, ConfigError> {
+    pub(crate) fn start(more: u32, keyed: bool) -> Result<Self, ConfigError> {
         let mut suppliers = BTreeMap::new();
+        if keyed {
+            // One circuit for each partner: what one of them breaks, the others do not feel.
+            let partners: Keyed<String> = template("partners.api", "partners", 20).keyed(Keys::up_to(100))?;
+            for partner in ["partner-a", "partner-b", "partner-c"] {
+                let (tell, told) = watch::channel(Play { manner: Manner::Well, paused: false });
+                let (partners, key) = (partners.clone(), partner.to_owned());
+                tokio::spawn(callers(move || Command::clone(&partners.get(&key)), 20, 20, told));
+                suppliers.insert(partner.to_owned(), tell);
+            }
+        }
         for (name, group, rate, latency) in COMMANDS {
             suppliers.insert(name.to_owned(), employ(name, group, rate, latency)?);
         }
@@ -79,22 +89,22 @@ impl Service {
     }
 }
 
-/// A command with its supplier and its callers.
-fn employ(name: &str, group: &str, rate: u32, latency: u64) -> Result<watch::Sender<Play>, ConfigError> {
+fn template(name: &str, group: &str, latency: u64) -> Builder {
     // An open circuit that is to be watched had better wait the same each time.
     let breaker = Breaker::error_rate(0.5).min_calls(10).open_for(Duration::from_secs(4)).growth(1.0).jitter(0.0);
-    let command = Command::builder(name)
-        .group(group)
-        .timeout(Duration::from_millis(latency * 4))
-        .max_concurrent(32)
-        .breaker(breaker)
-        .build()?;
+    let timeout = Duration::from_millis(latency * 4);
+    Command::builder(name).group(group).timeout(timeout).max_concurrent(32).breaker(breaker)
+}
+
+/// A command with its supplier and its callers.
+fn employ(name: &str, group: &str, rate: u32, latency: u64) -> Result<watch::Sender<Play>, ConfigError> {
+    let command = template(name, group, latency).build()?;
     let (tell, told) = watch::channel(Play { manner: Manner::Well, paused: false });
-    tokio::spawn(callers(command, rate, latency, told));
+    tokio::spawn(callers(move || command.clone(), rate, latency, told));
     Ok(tell)
 }
 
-async fn callers(command: Command, rate: u32, latency: u64, play: watch::Receiver<Play>) {
+async fn callers(command: impl Fn() -> Command, rate: u32, latency: u64, play: watch::Receiver<Play>) {
     let mut tick = interval(Duration::from_secs(1) / rate);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -103,7 +113,7 @@ async fn callers(command: Command, rate: u32, latency: u64, play: watch::Receive
         if paused {
             continue;
         }
-        let command = command.clone();
+        let command = command();
         // Half of the usual latency is certain, the rest a matter of luck.
         let latency = Duration::from_millis(latency).mul_f64(0.5 - (1.0 - fastrand::f64()).ln() / 2.0);
         tokio::spawn(async move {

@@ -146,7 +146,7 @@ impl Board {
             self.tracks.insert(place, track);
         }
         let alive: HashSet<_> = self.tracks.values().map(|track| track.snapshot.command()).collect();
-        self.log.retain(&alive);
+        self.log.retain(&alive, self.now);
         for track in self.tracks.values_mut() {
             let story = self.log.story(track.snapshot.command());
             // The event knows to the millisecond what a look knows to the second. Two commands of one name share a

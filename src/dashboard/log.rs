@@ -1,6 +1,6 @@
 //! What happened: of all commands together, and the story of each.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,11 @@ const ALL: usize = 500;
 const EACH: usize = 50;
 /// Changes of state per command, for the timeline.
 const CHANGES: usize = 300;
+/// Keys of one command that are not well.
+const KEYS: usize = 1000;
+/// How long a key is believed to be unwell that nothing was heard of, in milliseconds. Where there are calls there is a
+/// probe each minute at least; without them there is no trouble, and the key may be gone.
+const KEY_SILENCE: u64 = 10 * 60 * 1000;
 
 /// One entry, as JSON. Shared by the lists that have it.
 #[derive(Debug)]
@@ -43,6 +48,19 @@ pub(super) struct Story {
     pub(super) reopenings: u32,
     /// Settings that were changed live, and when.
     pub(super) changed: HashMap<&'static str, u64>,
+    /// Of a keyed command: the keys whose circuits are not closed.
+    pub(super) keys: BTreeMap<Arc<str>, Unwell>,
+}
+
+/// One key of a keyed command that is not well.
+#[derive(Debug)]
+pub(super) struct Unwell {
+    pub(super) state: State,
+    /// When its trouble began, and when it was last heard of, in milliseconds since the epoch.
+    pub(super) since: u64,
+    heard: u64,
+    /// What began it.
+    pub(super) cause: Arc<Entry>,
 }
 
 impl Log {
@@ -86,9 +104,13 @@ impl Log {
         self.stories.get(command)
     }
 
-    /// Forgets the stories of commands that are gone.
-    pub(super) fn retain(&mut self, alive: &HashSet<&'static str>) {
-        self.stories.retain(|command, _| alive.contains(command));
+    /// Forgets the stories of commands that are gone, and keys that nothing was heard of for long.
+    pub(super) fn retain(&mut self, alive: &HashSet<&'static str>, now: SystemTime) {
+        let now = millis(now);
+        self.stories.retain(|command, story| {
+            story.keys.retain(|_, key| now.saturating_sub(key.heard) < KEY_SILENCE);
+            alive.contains(command)
+        });
     }
 
     fn next_id(&mut self) -> u64 {
@@ -115,6 +137,10 @@ impl Story {
 
     fn follow_state(&mut self, transition: &Transition, entry: &Arc<Entry>) {
         let at = millis(transition.at);
+        // What the registry has of a keyed command is the circuit that keys share: its story is that one's.
+        if let Some(key) = transition.key.as_ref().filter(|key| &***key != "*") {
+            return self.follow_key(key, transition.to, at, entry);
+        }
         if self.timeline.is_empty() {
             let before = transition.at.checked_sub(transition.lasted).map_or(0, millis);
             self.timeline.push_back((before, transition.from));
@@ -125,6 +151,17 @@ impl Story {
             (_, State::Open) => (self.opening, self.reopenings) = (Some(Arc::clone(entry)), 0),
             (_, State::Closed) => (self.opening, self.reopenings) = (None, 0),
             _ => {}
+        }
+    }
+
+    fn follow_key(&mut self, key: &Arc<str>, state: State, at: u64, entry: &Arc<Entry>) {
+        if state == State::Closed {
+            self.keys.remove(key);
+        } else if let Some(unwell) = self.keys.get_mut(key) {
+            (unwell.state, unwell.heard) = (state, at);
+        } else if self.keys.len() < KEYS {
+            let unwell = Unwell { state, since: at, heard: at, cause: Arc::clone(entry) };
+            self.keys.insert(Arc::clone(key), unwell);
         }
     }
 
@@ -151,7 +188,8 @@ pub(super) fn micros(span: Duration) -> u64 {
 fn describe(id: u64, event: &Event, now: SystemTime) -> Vec<u8> {
     let mut json = Vec::new();
     Object::write(&mut json, |o| {
-        o.field("id", id).field("command", event.command()).field("text", &*event.to_string());
+        o.field("id", id).field("command", event.command()).field("key", event.key());
+        o.field("text", &*event.to_string());
         match event {
             Event::Transition(transition) => {
                 o.field("kind", "transition").field("at", millis(transition.at));

@@ -11,6 +11,8 @@ use crate::web::json::{Object, Raw, Value};
 
 /// Seconds of history on a card.
 const ON_A_CARD: usize = 120;
+/// Keys that are named on a card; the others are counted.
+const KEYS: usize = 5;
 /// Entries of the log that a page begins with.
 const ENTRIES: usize = 200;
 
@@ -143,6 +145,13 @@ fn card(o: &mut Object<'_>, id: u64, track: &Track, story: Option<&Story>) {
     let opening = story.and_then(|story| story.opening.as_ref());
     o.field("opening", opening.map(|entry| Raw(&entry.json)));
     o.field("reopenings", story.map_or(0, |story| story.reopenings));
+    o.field("keys_unwell", story.map_or(0, |story| story.keys.len()));
+    o.list("keys", story.iter().flat_map(|story| &story.keys).take(KEYS), |out, (key, unwell)| {
+        Object::write(out, |o| {
+            o.field("key", &**key).field("state", unwell.state.as_str()).field("since", unwell.since);
+            o.field("cause", Raw(&unwell.cause.json));
+        });
+    });
 }
 
 struct Setting {

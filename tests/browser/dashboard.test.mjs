@@ -96,6 +96,19 @@ test("a command's own page has its charts, its events with their reports, and wh
   await drawer.locator("tr", { hasText: "breaker.probes" }).locator("td", { hasText: "default" }).waitFor();
 }));
 
+test("of a keyed command the keys that are not well are named", () => visit(["--keyed"], async (page, server) => {
+  const name = "partners.api";
+  await inState(page, name, "closed");
+  await server.tell("fail partner-b");
+  const alarm = page.locator("#sick li", { hasText: name });
+  await alarm.locator(".state", { hasText: "✕ 1 key" }).waitFor();
+  await alarm.locator(".why", { hasText: /partner-b: The error rate reached 50 %/ }).waitFor();
+  await card(page, name).locator(".line", { hasText: "1 key not well: partner-b" }).waitFor();
+  await page.locator("#events li", { hasText: `${name}[partner-b]: Closed → Open` }).first().waitFor();
+  await server.tell("heal partner-b");
+  await page.locator("#alarm").waitFor({ state: "hidden" });
+}));
+
 test("a circuit is forced open with a reason, which everybody sees, and it ends by itself", () => visit([], async (page) => {
   const name = "pricing.quote";
   await inState(page, name, "closed");

@@ -71,8 +71,19 @@ function explain(event) {
   return parts.join("; ");
 }
 
+/** Of a keyed command the circuits of some keys may be unwell while the one that keys share is closed. */
+const isWell = (data) => data.state === "closed" && data.keys_unwell === 0;
+const rank = (data) => (isWell(data) ? RANK.length : RANK.indexOf(data.state));
+const unwellKeys = ({ keys, keys_unwell: n }) => {
+  const named = keys.map(({ key, state }) => `${key} (${STATES[state].word.toLowerCase()})`).join(", ");
+  return n === 0 ? "" : `${plural(n, "key")} not well: ${named}${n > keys.length ? " and others" : ""}`;
+};
+
 /** When trouble began: reopenings after failed probes are the same trouble still. */
-const began = ({ opening, hold, since }) => (opening && !hold ? opening.at : since);
+function began({ state, opening, hold, since, keys }) {
+  if (state === "closed" && keys.length > 0) return Math.min(...keys.map((key) => key.since));
+  return opening && !hold ? opening.at : since;
+}
 
 /** What is being done about a command that is not well. */
 function remedy(command) {
@@ -303,7 +314,7 @@ function drawCard(command) {
     `Last two minutes: ${plural(sum(recent.ok), "success", "successes")}, ${plural(sum(recent.failed), "error")}, ${number(sum(recent.refused))} refused`);
 
   write(parts.hold, data.hold ? `“${data.hold.reason}”` : "");
-  write(parts.line, data.state === "closed" ? "" : remedy(data));
+  write(parts.line, [data.state === "closed" ? "" : remedy(data), unwellKeys(data)].filter(Boolean).join(" · "));
   write(parts.verge, data.state === "closed" ? verge(data) : "");
   write(parts.errors, percent(data.error_rate));
   mark(parts.errors, "class", data.error_rate > 0 ? "bad" : null);
@@ -316,7 +327,7 @@ const trouble = ({ data, recent }) => {
   return (last(recent.failed) + last(recent.refused)) * ((data.error_rate ?? 0) + 0.01);
 };
 const ORDERS = {
-  trouble: (a, b) => RANK.indexOf(a.data.state) - RANK.indexOf(b.data.state) || trouble(b) - trouble(a) || byName(a, b),
+  trouble: (a, b) => rank(a.data) - rank(b.data) || trouble(b) - trouble(a) || byName(a, b),
   name: (a, b) => byName(a, b),
   p99: (a, b) => (b.data.latency.p99_us ?? -1) - (a.data.latency.p99_us ?? -1) || byName(a, b),
   saturation: (a, b) => saturation(b) - saturation(a) || byName(a, b),
@@ -357,8 +368,8 @@ function drawOrder(now = false) {
 const MOST_SICK = 6;
 
 function drawSick() {
-  const sick = [...model.commands.values()].filter(({ data }) => data.state !== "closed");
-  sick.sort((a, b) => RANK.indexOf(a.data.state) - RANK.indexOf(b.data.state) || began(a.data) - began(b.data) || byName(a, b));
+  const sick = [...model.commands.values()].filter(({ data }) => !isWell(data));
+  sick.sort((a, b) => rank(a.data) - rank(b.data) || began(a.data) - began(b.data) || byName(a, b));
   $("alarm").hidden = sick.length === 0;
   const list = $("sick");
   sick.slice(0, MOST_SICK).forEach((command, at) => {
@@ -386,10 +397,16 @@ function drawSickItem(item, data) {
   const [state, name, since] = item.firstElementChild.children;
   const [, why, doing] = item.children;
   mark(item, "data-id", data.id);
-  mark(item, "data-state", data.state);
-  write(state, `${STATES[data.state].glyph} ${STATES[data.state].word}`);
+  mark(item, "data-state", data.state === "closed" ? "open" : data.state);
+  const ofKeys = data.state === "closed";
+  write(state, ofKeys ? `✕ ${plural(data.keys_unwell, "key")}` : `${STATES[data.state].glyph} ${STATES[data.state].word}`);
   write(name, data.name);
   write(since, `since ${clock(began(data))}, for ${span(serverNow() - began(data))}`);
+  if (ofKeys) {
+    write(why, data.keys.map(({ key, cause }) => `${key}: ${explain(cause)}`).join(" · "));
+    write(doing, unwellKeys(data));
+    return;
+  }
   write(why, data.hold ? `An operator: “${data.hold.reason}”` : data.opening ? explain(data.opening) : "It was so before this page's server began to watch.");
   write(doing, remedy(data));
 }
@@ -398,7 +415,7 @@ function drawSickItem(item, data) {
 
 function eventItem(event, withName = true) {
   const state = event.to ?? event.state ?? "";
-  const told = event.report ? `${event.command}: ${STATES[event.from].word} → ${STATES[event.to].word}. ${explain(event)}` : event.text;
+  const told = event.report ? `${event.command}${event.key ? `[${event.key}]` : ""}: ${STATES[event.from].word} → ${STATES[event.to].word}. ${explain(event)}` : event.text;
   const text = withName || !event.command ? told : told.replace(`${event.command}: `, "");
   const glyph = event.kind === "action" ? "☞" : STATES[state]?.glyph ?? "·";
   const line = [el("time", { datetime: new Date(event.at).toISOString(), text: clock(event.at) }), el("span", { class: "glyph", "aria-hidden": "true", text: glyph }), el("span", { class: "text", text })];
