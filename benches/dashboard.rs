@@ -35,7 +35,7 @@ const BURST: u32 = 500;
 const EVERY: Duration = Duration::from_millis(10);
 /// A slice is a little longer than the second between two looks.
 const BURSTS: u32 = 120;
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 20;
 const LIMIT: f64 = 1.03;
 
 fn main() -> ExitCode {

@@ -142,6 +142,18 @@ async fn an_unknown_peer_is_refused_even_where_all_peers_are_allowed() {
     assert_eq!(status(&theirs, request()).await, StatusCode::FORBIDDEN);
 }
 
+/// Behind a proxy on this machine every peer is a local one.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_passes_on_is_refused_until_it_is_expected() {
+    let registry = Registry::new();
+    let (closed, open) = (Dashboard::new(&registry), Dashboard::builder(&registry).behind_proxy().build());
+    for header in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
+        let request = || local(Method::GET, "/snapshot.json").header(header, "192.0.2.1");
+        assert_eq!(status(&closed, request()).await, StatusCode::FORBIDDEN, "{header}");
+        assert_eq!(status(&open, request()).await, StatusCode::OK, "{header}");
+    }
+}
+
 /// Under a name that an attacker's DNS points at this machine, a page of theirs would be of the same origin.
 #[tokio::test(start_paused = true)]
 async fn a_foreign_host_is_refused() {

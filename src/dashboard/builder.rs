@@ -21,6 +21,7 @@ const MAX_CLIENTS: usize = 5;
 /// |---|---|
 /// | [`enable_actions`](Self::enable_actions) | off: read-only |
 /// | [`allow_peers`](Self::allow_peers) | those on loopback |
+/// | [`behind_proxy`](Self::behind_proxy) | off: what says that it was forwarded is refused |
 /// | [`allow_host`](Self::allow_host) | `localhost`, `127.0.0.1`, `[::1]`, on any port |
 /// | [`authorize`](Self::authorize) | whoever gets that far may do everything that is enabled |
 /// | [`peer_from`](Self::peer_from) | the extension [`Peer`](super::Peer) |
@@ -70,6 +71,13 @@ impl Builder {
     /// Which peers may come at all, in place of those on loopback. An IPv4 address is always given as one.
     pub fn allow_peers(mut self, allow: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.gate.allow_peers = Arc::new(allow);
+        self
+    }
+
+    /// Also serves what a proxy passes on. Its requests come from the proxy's address, so let it authenticate whom it lets
+    /// through, and check that with [`authorize`](Self::authorize).
+    pub fn behind_proxy(mut self) -> Self {
+        self.gate.proxied = true;
         self
     }
 

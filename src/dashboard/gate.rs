@@ -73,6 +73,9 @@ impl Access {
 /// A header that pages of other sites cannot send without asking first, which nobody here answers.
 pub(super) const ACTION_HEADER: &str = "x-fusebox-action";
 
+/// What proxies add: the peer is then the proxy, and whoever asks may be anywhere.
+const PROXIED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
 type AllowPeer = dyn Fn(IpAddr) -> bool + Send + Sync;
 type Authorize = dyn Fn(&Parts) -> Access + Send + Sync;
@@ -81,6 +84,8 @@ type Authorize = dyn Fn(&Parts) -> Access + Send + Sync;
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) actions: bool,
+    /// Whether a proxy may stand between.
+    pub(super) proxied: bool,
     pub(super) hosts: Vec<String>,
     pub(super) peer_from: Arc<FindPeer>,
     pub(super) allow_peers: Arc<AllowPeer>,
@@ -91,6 +96,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             actions: false,
+            proxied: false,
             hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into(),
             peer_from: Arc::new(|extensions| extensions.get::<Peer>().map(|peer| peer.0)),
             allow_peers: Arc::new(|peer| peer.is_loopback()),
@@ -126,6 +132,9 @@ impl Gate {
         let peer = peer.ip().to_canonical();
         if !(self.allow_peers)(peer) {
             return Err(forbidden("not for peers at this address"));
+        }
+        if !self.proxied && PROXIED.iter().any(|name| request.headers.contains_key(*name)) {
+            return Err(forbidden("behind a proxy it is not known who asks"));
         }
         let host = host(request).ok_or(forbidden("no valid host is named"))?;
         let name = host.host().trim_end_matches('.');

@@ -70,8 +70,9 @@
 //! read are dropped. The page runs under a content security policy that forbids everything but its own two files; names
 //! and reasons reach it as JSON and are shown as text. Errors of operations appear nowhere: only their counts do.
 //!
-//! A proxy on the same machine makes every peer a local one: let it authenticate, and say so with
-//! [`Builder::authorize`].
+//! A proxy on the same machine makes every peer a local one. What says that it was forwarded is refused until
+//! [`Builder::behind_proxy`]; a proxy that does not say so cannot be told from a local peer, so mount the dashboard where
+//! no proxy leads, or let the proxy authenticate and check that with [`Builder::authorize`].
 
 mod action;
 mod assets;
