@@ -12,7 +12,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use fusebox::{Breaker, Command};
+use fusebox::{Breaker, Command, DURATION_BUCKETS};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -113,4 +114,11 @@ pub(crate) fn open(name: &str) -> Command {
 /// One with a single slot; whoever holds a permit of it has filled it.
 pub(crate) fn narrow(name: &str) -> Command {
     Command::builder(name).max_concurrent(1).build().expect("the configuration is valid")
+}
+
+/// A recorder as the README sets it up. Installing one is for ever; `metrics::with_local_recorder` costs a call the same.
+pub(crate) fn prometheus() -> PrometheusRecorder {
+    let durations = Matcher::Full("fusebox_call_duration_seconds".into());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &DURATION_BUCKETS);
+    builder.expect("there are buckets").build_recorder()
 }

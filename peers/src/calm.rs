@@ -7,8 +7,7 @@
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
+use crate::processor::busy;
 
 /// A start, by the clock on the wall and by the one that stands still while somebody else runs.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +48,4 @@ impl Passed {
         let both = until.saturating_duration_since(self.from.max(other.from));
         both.as_secs_f64() >= 0.96 * self.wall.max(other.wall).as_secs_f64()
     }
-}
-
-fn busy() -> Duration {
-    let spent = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
-}
-
-/// Keeps this thread on one processor: a scheduler with much to do else runs two threads one after the other on the same.
-pub(crate) fn stay_on(processor: usize) {
-    let mut only = CpuSet::new();
-    only.set(processor);
-    // Where that is not allowed, fewer turns are calm.
-    let _ = sched_setaffinity(None, &only);
 }

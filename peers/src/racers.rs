@@ -10,7 +10,7 @@ use failsafe::futures::CircuitBreaker as _;
 use failsafe::{backoff, failure_policy};
 use fusebox::Command;
 use layered::{Execute, Service as _, Stack as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusRecorder;
 use recloser::{AsyncRecloser, Recloser};
 use seatbelt::breaker::Breaker as SeatbeltBreaker;
 use seatbelt::timeout::Timeout as SeatbeltTimeout;
@@ -23,7 +23,7 @@ use tower_resilience_timelimiter::TimeLimiterLayer;
 
 use crate::race::{Racer, STRETCH};
 use crate::support::counting::counted;
-use crate::support::{Answer, Down, PendingOnce, answer, done, full, now, open, second};
+use crate::support::{Answer, Down, PendingOnce, answer, done, full, now, open, prometheus, second};
 use crate::versions;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -97,6 +97,7 @@ fn named(package: &str, what: &str) -> String {
 /// Ends with a success at once.
 pub(crate) mod success {
     pub(crate) const FULL: usize = 0;
+    pub(crate) const BREAKER_ALONE: usize = 1;
     pub(crate) const FAILSAFE: usize = 2;
     pub(crate) const RECLOSER: usize = 4;
     pub(crate) const SEATBELT: usize = 6;
@@ -146,6 +147,10 @@ pub(crate) fn successes() -> Vec<Racer> {
             |service| async { service.ready().await?.call(()).await }
         ),
         shared!(named("tokio", ", `timeout` alone"), |_| (), |_| tokio::time::timeout(SECOND, answer(Ok(1)))),
+        // What the race itself takes.
+        shared!("no protection, the operation alone", |_| (), |_| answer(Ok(1))),
+        // What the race itself takes.
+        shared!("no protection, the operation alone", |_| (), |_| answer(Ok(1))),
     ]
 }
 
@@ -281,8 +286,6 @@ pub(crate) fn owns() -> Vec<Racer> {
         now,
         is_ok
     );
-    // A recorder can be installed once and for ever. One that holds for a closure costs a call the same, and lets
-    // calls with and without it alternate.
     let mut with = racer!(
         "call, Prometheus recorder installed",
         |n| full(&format!("own.with.{n}")),
@@ -291,9 +294,9 @@ pub(crate) fn owns() -> Vec<Racer> {
         is_ok
     );
     let mut turn = std::mem::replace(&mut with.turn, Box::new(|_| ()));
-    with.turn = Box::new(move |calls| metrics::with_local_recorder(prometheus(), || turn(calls)));
+    with.turn = Box::new(move |calls| metrics::with_local_recorder(recorder(), || turn(calls)));
     // As the exporter does every few seconds: brings what the histograms hold into their buckets.
-    with.after = || prometheus().handle().run_upkeep();
+    with.after = || recorder().handle().run_upkeep();
     without.after = with.after;
     let snapshot = racer!(
         "snapshot",
@@ -309,13 +312,9 @@ pub(crate) fn owns() -> Vec<Racer> {
     vec![without, with, snapshot]
 }
 
-fn prometheus() -> &'static PrometheusRecorder {
+fn recorder() -> &'static PrometheusRecorder {
     static RECORDER: OnceLock<PrometheusRecorder> = OnceLock::new();
-    RECORDER.get_or_init(|| {
-        let durations = Matcher::Full("fusebox_call_duration_seconds".into());
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &fusebox::DURATION_BUCKETS);
-        builder.expect("there are buckets").build_recorder()
-    })
+    RECORDER.get_or_init(prometheus)
 }
 
 fn breaker_alone(n: usize) -> Command {
