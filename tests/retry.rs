@@ -6,6 +6,7 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, ready};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -411,6 +412,54 @@ async fn p25_a_call_that_is_dropped_makes_no_further_attempt() {
     assert_eq!((script.starts().len(), fates(&command)[3]), (5 + 7, 1));
 }
 
+/// P2, R1, E6: a call that waits in line, runs, waits for its next attempt, runs again and falls back, dropped after any
+/// number of milliseconds: nothing is held, every attempt has one outcome, and the command works.
+#[tokio::test(start_paused = true)]
+async fn a_call_can_be_dropped_at_every_point() {
+    let mut ends = Vec::new();
+    for millis in 0..80 {
+        let bulkhead = Bulkhead::new(1).queue(1, secs(1));
+        let command = Command::builder("retry").bulkhead(bulkhead).budget(Budget::share(1.0).floor(0.0));
+        let command = command.breaker(Breaker::disabled()).build().expect("valid");
+        let only = command.admit_owned().expect("a free slot");
+        let holder = tokio::spawn(async move {
+            tokio::time::sleep(ms(10)).await;
+            only.ignore();
+        });
+        let made = Cell::new(0);
+        let slow = || {
+            made.set(made.get() + 1);
+            after(ms(15), Err(DOWN))
+        };
+        let fall_back = |_| async {
+            tokio::time::sleep(ms(15)).await;
+            Ok(2)
+        };
+        let call = command.retry(slow).with(every_10ms().attempts(2)).fallback(fall_back);
+        let end = tokio::time::timeout(ms(millis), call).await;
+        holder.await.expect("no panic");
+        let snapshot = command.snapshot();
+        let held = (snapshot.in_flight(), snapshot.queue_length(), snapshot.fallbacks().in_flight);
+        assert_eq!(held, (0, 0, 0), "after {millis} ms");
+        let lifetime = snapshot.lifetime();
+        let of = |outcome| lifetime.of(outcome);
+        assert_eq!(of(Outcome::Failure) + of(Outcome::Cancelled), lifetime.calls() - 1, "after {millis} ms");
+        assert!(made.get() <= 2 && of(Outcome::Failure) <= made.get(), "after {millis} ms");
+        let attempts = snapshot.attempts();
+        assert_eq!(attempts.started, made.get(), "after {millis} ms");
+        assert_eq!(command.run(async || Ok::<_, Failure>(3)).await, Ok(3), "after {millis} ms");
+        // One call has paid for one retry: unless that was started, it is still paid for.
+        let script = Script::new(&[Err(DOWN)]);
+        assert!(command.retry(|| ready(script.next())).with(every_10ms().attempts(9)).await.is_err());
+        let paid = if millis == 0 && attempts.calls == 0 { 0 } else { 1 };
+        let spent = made.get().saturating_sub(1);
+        assert_eq!(script.starts().len() as u64, 2 + paid - spent, "after {millis} ms");
+        ends.push((made.get(), end.is_ok()));
+    }
+    ends.dedup();
+    assert_eq!(ends, [(0, false), (1, false), (2, false), (2, true)], "every stage was dropped in");
+}
+
 // ---- the budget ----
 
 /// F25, by tokens: of two calls with a share of one half, one has a retry and the other its last error.
@@ -491,6 +540,84 @@ async fn a_live_change_keeps_what_the_budget_has_left() {
     command.reconfigure(|config| config.no_budget().retry(every_10ms().attempts(2))).expect("valid");
     let changes = drain(&mut events).iter().map(ToString::to_string).collect::<String>();
     assert!(changes.contains("; retry Retry {") && changes.contains("; budget Some(Budget {"), "{changes}");
+}
+
+// ---- what it is all for ----
+
+/// A dependency that serves so many requests at a time, each in `work`, and keeps those beyond in a queue; whoever gives
+/// up leaves its request there, to be worked on for nobody, as servers do.
+struct Overloaded {
+    work: Duration,
+    free_at: RefCell<Vec<Instant>>,
+}
+
+impl Overloaded {
+    fn new(servers: usize, work: Duration) -> Self {
+        Self { work, free_at: RefCell::new(vec![Instant::now(); servers]) }
+    }
+
+    /// A request that is answered when its turn has come and gone, whether it is waited for or not.
+    fn request(&self) -> impl Future<Output = Result<u32, Failure>> + use<> {
+        let mut servers = self.free_at.borrow_mut();
+        let first = servers.iter_mut().min().expect("there are servers");
+        *first = (*first).max(Instant::now()) + self.work;
+        let done = *first;
+        async move {
+            tokio::time::sleep_until(done).await;
+            Ok(1)
+        }
+    }
+
+    /// How far behind it is.
+    fn behind(&self) -> Duration {
+        let servers = self.free_at.borrow();
+        servers.iter().min().expect("there are servers").saturating_duration_since(Instant::now())
+    }
+}
+
+/// Plays a brown-out: 80 calls a second to a dependency that has room for 100, and which stands still for two seconds.
+/// Every call times out after 200 ms and may have four attempts. Returns how far behind the dependency is 40 seconds
+/// later, and the share of calls in the last ten that succeeded.
+async fn brown_out(command: &Command) -> (Duration, f64) {
+    let dependency = Rc::new(Overloaded::new(10, ms(100)));
+    let policy = Retry::exponential(ms(20)).attempts(4).timeouts(true);
+    let (succeeded, made) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            for tick in 0..40 * 80_u32 {
+                if tick == 80 {
+                    let until = Instant::now() + secs(2);
+                    dependency.free_at.borrow_mut().iter_mut().for_each(|free| *free = until);
+                }
+                let (command, dependency, policy) = (command.clone(), Rc::clone(&dependency), policy.clone());
+                let (succeeded, made) = (Rc::clone(&succeeded), Rc::clone(&made));
+                let counts = tick >= 30 * 80;
+                tokio::task::spawn_local(async move {
+                    let end = command.retry(|| dependency.request()).with(policy).await;
+                    made.set(made.get() + u32::from(counts));
+                    succeeded.set(succeeded.get() + u32::from(counts && end.is_ok()));
+                });
+                tokio::time::sleep(Duration::from_micros(12_500)).await;
+            }
+        })
+        .await;
+    (dependency.behind(), f64::from(succeeded.get()) / f64::from(made.get().max(1)))
+}
+
+/// A pause of two seconds, which the dependency could make up for in eight. With a budget it does. Without one its callers'
+/// retries are more than it can serve, for ever: the storm keeps itself up long after its cause has gone. (The breaker,
+/// which would end it too, is off.)
+#[tokio::test(start_paused = true)]
+async fn a_brown_out_cannot_become_a_retry_storm() {
+    fastrand::seed(7);
+    let build = || Command::builder("storm").breaker(Breaker::disabled()).unlimited().timeout(ms(200));
+    let with_budget = build().budget(Budget::share(0.1).floor(1.0)).build().expect("valid");
+    let (behind, healthy) = brown_out(&with_budget).await;
+    assert!(behind < ms(200) && healthy > 0.99, "with a budget: {behind:?} behind, {healthy} succeed");
+    let without = build().no_budget().build().expect("valid");
+    let (behind, healthy) = brown_out(&without).await;
+    assert!(behind > secs(10) && healthy < 0.1, "without a budget: {behind:?} behind, {healthy} succeed");
 }
 
 // ---- the types ----
