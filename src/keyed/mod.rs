@@ -201,7 +201,7 @@ impl<K, C> Keyed<K, C> {
         &self.inner.overflow.command
     }
 
-    /// How many circuits have a key.
+    /// How many circuits have a key; while other threads make some, those are counted already.
     pub fn len(&self) -> usize {
         self.inner.shards.len()
     }
@@ -232,7 +232,7 @@ impl<K, C> Keyed<K, C> {
     pub fn stats(&self) -> KeyedStats {
         let all = self.inner.shards.all();
         KeyedStats {
-            keys: all.len(),
+            keys: self.len(),
             not_closed: all.iter().filter(|entry| entry.command.state() != State::Closed).count(),
             evictions: self.inner.evictions.load(Ordering::Relaxed),
             overflows: self.inner.overflows.load(Ordering::Relaxed),

@@ -50,6 +50,14 @@ struct Member<T> {
 
 const NONE: u32 = u32::MAX;
 
+/// A member that may go: by its address, as a handle would keep it.
+struct Found<T> {
+    unused_for: i32,
+    shard: usize,
+    hash: u64,
+    item: *const T,
+}
+
 /// Room for one more member. Dropped unused, it is given back.
 #[derive(Debug)]
 pub(super) struct Room<'s, T>(&'s Shards<T>);
@@ -73,8 +81,9 @@ impl<T> Shards<T> {
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }
 
+    /// Members, those that are being made included.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().members.len()).sum()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// All members.
@@ -139,17 +148,40 @@ impl<T> Shards<T> {
 
     /// Takes out a member that may go, if there is one among those that are looked at. Its room is the caller's.
     fn evict(&self, may_go: impl Fn(&mut Arc<T>) -> bool) -> Option<Arc<T>> {
-        let (start, mut looks) = (self.turn.fetch_add(1, Ordering::Relaxed), LOOKS);
-        for offset in 0..self.shards.len() {
-            let mut shard = self.shards[start.wrapping_add(offset) & (self.shards.len() - 1)].lock();
-            if let Some(gone) = shard.evict(&may_go, self.age.load(Ordering::Relaxed), &mut looks) {
-                return Some(gone);
-            }
-            if looks == 0 {
-                break;
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let Found { shard, hash, item, .. } = self.longest_unused(&may_go)?;
+            // Its shard was left meanwhile, and somebody may hold it by now.
+            let gone = self.shards[shard].lock().take(hash, item, &may_go);
+            if gone.is_some() {
+                return gone;
             }
         }
         None
+    }
+
+    fn longest_unused(&self, may_go: &impl Fn(&mut Arc<T>) -> bool) -> Option<Found<T>> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (mut looks, mut candidates) = (LOOKS, 0);
+        let mut best: Option<Found<T>> = None;
+        for offset in 0..self.shards.len() {
+            let index = start.wrapping_add(offset) & (self.shards.len() - 1);
+            let mut shard = self.shards[index].lock();
+            for _ in 0..shard.members.len().min(looks) {
+                looks -= 1;
+                let Some(member) = shard.next(may_go) else { continue };
+                candidates += 1;
+                // One that was found just now is from after this moment.
+                let unused_for = self.age.load(Ordering::Relaxed).wrapping_sub(member.used) as i32;
+                if best.as_ref().is_none_or(|best| unused_for > best.unused_for) {
+                    best = Some(Found { unused_for, shard: index, hash: member.hash, item: Arc::as_ptr(&member.item) });
+                }
+                if candidates == SAMPLE {
+                    return best;
+                }
+            }
+        }
+        best
     }
 
     /// Takes out this member, if it is one.
@@ -199,22 +231,17 @@ impl<T> Shard<T> {
         self.members.push(Member { item, hash, used, next });
     }
 
-    fn evict(&mut self, may_go: impl Fn(&mut Arc<T>) -> bool, age: u32, looks: &mut usize) -> Option<Arc<T>> {
-        let (count, mut found, mut oldest) = (self.members.len(), 0, None);
-        let many = count.min(*looks);
-        for _ in 0..many {
-            self.hand = (self.hand + 1) % count;
-            *looks -= 1;
-            let member = &mut self.members[self.hand];
-            if may_go(&mut member.item) {
-                found += 1;
-                oldest = oldest.max(Some((age.wrapping_sub(member.used), self.hand)));
-            }
-            if found == SAMPLE {
-                break;
-            }
-        }
-        oldest.map(|(_, place)| self.remove(place))
+    /// The next member, if it may go.
+    fn next(&mut self, may_go: impl Fn(&mut Arc<T>) -> bool) -> Option<&Member<T>> {
+        self.hand = (self.hand + 1) % self.members.len();
+        let member = &mut self.members[self.hand];
+        may_go(&mut member.item).then_some(&*member)
+    }
+
+    /// Takes out a member, if it is still there and may go.
+    fn take(&mut self, hash: u64, item: *const T, may_go: impl Fn(&mut Arc<T>) -> bool) -> Option<Arc<T>> {
+        let place = self.places(hash).find(|&place| Arc::as_ptr(&self.members[place as usize].item) == item)? as usize;
+        may_go(&mut self.members[place].item).then(|| self.remove(place))
     }
 
     fn remove(&mut self, place: usize) -> Arc<T> {
@@ -320,7 +347,7 @@ mod tests {
                         }
                     }
                 }
-                assert_eq!((shards.len(), shards.len.load(Ordering::Relaxed)), (list.len(), list.len()));
+                assert_eq!((shards.len(), shards.all().len()), (list.len(), list.len()));
             }
             let mut all: Vec<_> = shards.all().iter().map(|item| **item).collect();
             let mut expected: Vec<_> = list.iter().map(|item| **item).collect();
