@@ -54,9 +54,12 @@ mod models;
 mod name;
 mod observe;
 mod outcome;
+pub mod proof;
 mod rate_limit;
 mod registry;
 mod retry;
+#[cfg(all(test, fusebox_shuttle))]
+mod schedules;
 #[allow(clippy::disallowed_types, reason = "the door to locks")]
 mod sync;
 #[cfg(feature = "test-util")]

@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use crate::error::Problems;
-use crate::sync::Mutex;
+use crate::sync::Global;
 
 /// The longest name, in bytes.
 const MAX_LEN: usize = 128;
@@ -33,8 +33,8 @@ impl Name {
 
     /// Interns `text`, which has been checked.
     pub(crate) fn intern(text: &str) -> Self {
-        static NAMES: OnceLock<Mutex<HashMap<&'static str, Name>>> = OnceLock::new();
-        let mut names = NAMES.get_or_init(Mutex::default).lock();
+        static NAMES: LazyLock<Global<HashMap<&'static str, Name>>> = LazyLock::new(Global::default);
+        let mut names = NAMES.lock();
         if let Some(&known) = names.get(text) {
             return known;
         }

@@ -1,23 +1,34 @@
-//! The only file, with its two sources, that names clocks and sleeps.
+//! The only file, with its sources, that names clocks and sleeps.
 //!
 //! A call reads the clock twice, and on a fast call those two reads are most of what a command costs. So the crate
 //! reads the processor's counter (`time/tsc.rs`), and follows tokio's clock instead under the feature `test-util`
-//! (`time/paused.rs`), where `tokio::time::pause` must drive windows, open waits and timeouts together.
+//! (`time/paused.rs`), where `tokio::time::pause` must drive windows, open waits and timeouts together. Under
+//! `--cfg fusebox_shuttle` time is moved by the schedules themselves (`time/scripted.rs`).
 //!
 //! Only differences of [`Stamp`]s decide anything, and they saturate: a clock that stands still or goes back reads as
 //! "no time has passed".
 
 use std::time::{Duration, SystemTime};
 
-use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::time::{Instant, Sleep};
-
-#[cfg(feature = "test-util")]
+#[cfg(all(not(fusebox_shuttle), feature = "test-util"))]
 #[path = "time/paused.rs"]
 mod source;
-#[cfg(not(feature = "test-util"))]
+#[cfg(fusebox_shuttle)]
+#[path = "time/scripted.rs"]
+mod source;
+#[cfg(all(not(fusebox_shuttle), not(feature = "test-util")))]
 #[path = "time/tsc.rs"]
 mod source;
+#[cfg(not(fusebox_shuttle))]
+#[path = "time/timer.rs"]
+mod timer;
+
+#[cfg(fusebox_shuttle)]
+pub(crate) use source::{Timer, timer};
+#[cfg(all(test, fusebox_shuttle))]
+pub(crate) use source::{advance, restart};
+#[cfg(not(fusebox_shuttle))]
+pub(crate) use timer::{Timer, timer};
 
 /// A moment on the crate's monotonic clock, in nanoseconds since an arbitrary start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,24 +85,4 @@ impl Stamp {
 /// The nanoseconds of `duration`, or the longest span the clock knows (584 years).
 pub(crate) fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Ends at a deadline, whatever else its task does: it takes no part in tokio's cooperative budget, which a busy
-/// operation may have used up for it ([tokio#4291](https://github.com/tokio-rs/tokio/issues/4291)).
-pub(crate) type Timer = Unconstrained<Sleep>;
-
-/// A timer that ends `nanos` after `start`.
-///
-/// # Panics
-///
-/// As [`tokio::time::sleep`] does: outside a tokio runtime, or in one whose timers are disabled.
-#[inline]
-pub(crate) fn timer(start: Stamp, nanos: u64) -> Timer {
-    unconstrained(tokio::time::sleep_until(source::instant(start, nanos)))
-}
-
-/// `base + nanos`, or as far ahead as tokio's own "far future" when that overflows.
-fn checked(base: Instant, nanos: u64) -> Instant {
-    const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
-    base.checked_add(Duration::from_nanos(nanos)).unwrap_or(base + FAR)
 }

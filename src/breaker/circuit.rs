@@ -1,7 +1,7 @@
 //! The shell around the state machine: one lock, and atomics beside it that spare calls the lock.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::books::{Books, Due};
@@ -10,7 +10,7 @@ use super::lookout::Lookout;
 use super::machine::{Fact, Judged, Machine, Override, Refusal, Ticket, Word};
 use super::state::{Figures, Forced, RampStage, State};
 use crate::outcome::Outcome;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, seeded};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, seeded};
 use crate::time::Stamp;
 use crate::window::counts::{Counts, Health, Tally};
 use crate::window::flow::{Flow, LaneId, Left};
@@ -189,12 +189,14 @@ impl Circuit {
 
     /// What a state that the clock has not ended yet says, without a lock; `None` when that takes one.
     ///
-    /// The two loads are not one: between them the state may have moved on. Each was true when it was read, so the
-    /// answer is one that this call could have had, and a deadline is only ever trusted to refuse before it.
+    /// A word and the deadline of another would not do: the wait of an open circuit, say, would keep the override before
+    /// it in force. So the word is read again, and [`Circuit::decide`] takes a deadline away before it changes the word:
+    /// one that is found between two readings of the same word belongs to it.
     #[inline]
     fn standing(&self, word: Word, now: Stamp) -> Option<Result<(), Refusal>> {
         let until = Stamp::from_nanos(self.until.load(Ordering::Acquire));
-        if now >= until {
+        let moved_on = self.word() != word && !seeded("standing");
+        if now >= until || moved_on {
             return None;
         }
         match word.state() {
@@ -225,7 +227,9 @@ impl Circuit {
         let Some(lane) = slot.filter(|_| simple && ticket.is_passing() && self.word() == ticket.word) else {
             return self.record_slow(now, ticket, ending, slow);
         };
-        self.roll(now);
+        if !seeded("roll") {
+            self.roll(now);
+        }
         // A generation that begins from here on changes what the lane expects, so that a success is counted for its own
         // generation or not at all.
         let Some(left) = self.tally.flow().leave_good(lane, ticket.word.generation()) else {
@@ -262,7 +266,11 @@ impl Circuit {
         self.decide(now, |core| {
             let Ending { outcome, open_for, .. } = ending;
             let counts = outcome == Outcome::Success || outcome.is_error();
-            let late = !core.machine.is_current(ticket);
+            // Under the lock: whether a probe's place has been given to another is not in the word.
+            let late = match seeded("evicted") {
+                true => core.machine.word() != ticket.word,
+                false => !core.machine.is_current(ticket) && !seeded("late"),
+            };
             if ending.overdue && ticket.word == core.machine.word() {
                 core.books.end_overdue();
                 core.machine.end_overdue(ticket);
@@ -482,8 +490,10 @@ impl Circuit {
         let result = act(&mut core);
         self.take_down(&mut core, now);
         if core.machine.word() != before {
-            // In this order: no call of the new generation may end before its successes are expected.
+            // In this order: no deadline may be taken for another word's, and no call of the new generation may end
+            // before its successes are expected.
             let word = core.machine.word();
+            self.until.store(0, Ordering::Release);
             core.books.begin_generation(now, word.generation(), &self.tally);
             self.streak.begin(word);
             if let Some(lookout) = self.lookout() {

@@ -3,10 +3,9 @@
 //! A command without any of it holds an empty cell, and a call looks at that once on its way in. The parts are made
 //! when the configuration first asks for one of them, and stay: a part that is switched off live lets everything pass.
 
-use std::sync::OnceLock;
-
 use crate::config::Settings;
 use crate::rate_limit::limiter::Limiter;
+use crate::sync::OnceLock;
 use crate::time::Stamp;
 
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
@@ -17,7 +16,7 @@ use crate::bulkhead::{Capacity, Slots};
 use crate::command::core::Core;
 use crate::error::Error;
 use crate::observe::meter::FallbackOutcome;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, OnceLock, Ordering};
 use crate::window::flow::LaneId;
 
 /// Something that may make a value out of an error: [`NoFallback`], or a closure as a [`Rescue`].

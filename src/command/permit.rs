@@ -134,6 +134,12 @@ impl<'c> Permit<'c> {
         self.admitted
     }
 
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for schedules only")]
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
     #[inline]
     pub(crate) fn settle_verdict(&mut self, verdict: Verdict, elapsed: u64) {
         let (outcome, open_for) = match verdict {

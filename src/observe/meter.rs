@@ -8,7 +8,7 @@
 //! command in between under any other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
@@ -18,7 +18,7 @@ use crate::hedge::HedgeOutcome;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::retry::Fate;
-use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering, seeded};
 use crate::window::counts::Health;
 
 /// Buckets, in seconds, that suit `fusebox_call_duration_seconds`.
@@ -248,17 +248,38 @@ impl Meter {
     /// Runs `act` with the handles of the current recorder. A recorder that panics costs the metric, not the call.
     #[inline]
     fn with(&self, act: impl FnOnce(&Handles, &dyn Recorder)) {
-        self.guarded(|recorder| {
-            let address = address(recorder);
-            match self.second.get().or_else(|| self.first.get()) {
-                Some(handles) if handles.recorder == address => act(handles, recorder),
-                _ => self.with_another(recorder, address, act),
-            }
-        });
+        self.guarded(|recorder| self.with_those_of(recorder, act));
+    }
+
+    #[inline]
+    fn with_those_of(&self, recorder: &dyn Recorder, act: impl FnOnce(&Handles, &dyn Recorder)) {
+        let address = address(recorder);
+        match self.second.get().or_else(|| self.first.get()) {
+            Some(handles) if handles.recorder == address => act(handles, recorder),
+            _ => self.with_another(recorder, address, act),
+        }
+    }
+
+    /// Counts a late outcome with this recorder.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for models only")]
+    pub(crate) fn late_with(&self, recorder: &dyn Recorder) {
+        self.with_those_of(recorder, |handles, _| handles.late.increment(1));
+    }
+
+    /// Whether there were so many recorders that calls take a lock.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for models only")]
+    pub(crate) fn takes_a_lock(&self) -> bool {
+        self.later.lock().is_some()
     }
 
     #[cold]
     fn with_another(&self, recorder: &dyn Recorder, address: usize, act: impl FnOnce(&Handles, &dyn Recorder)) {
+        let is_own = |handles: &Handles| handles.recorder == address;
+        if let Some(handles) = self.first.get().filter(|handles| is_own(handles)) {
+            return act(handles, recorder);
+        }
         let mut later = self.later.lock();
         if let Some(handles) = later.as_ref().filter(|handles| handles.recorder == address) {
             let handles = Arc::clone(handles);
@@ -271,7 +292,13 @@ impl Meter {
         for place in [&self.first, &self.second] {
             match place.set(fresh) {
                 Ok(()) => return act(place.get().expect("it was just set"), recorder),
-                Err(back) => fresh = back,
+                // Another thread was faster: with this recorder, whose handles serve both, or with one before it.
+                Err(back) => match place.get() {
+                    Some(handles) if seeded("handles") || is_own(handles) && !seeded("rebound") => {
+                        return act(handles, recorder);
+                    }
+                    _ => fresh = back,
+                },
             }
         }
         let handles: Arc<Handles> = Arc::from(fresh);

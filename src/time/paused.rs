@@ -23,7 +23,7 @@ pub(super) fn nanos() -> u64 {
 
 /// The moment `nanos` after `stamp`, on the runtime's clock.
 pub(super) fn instant(stamp: super::Stamp, nanos: u64) -> Instant {
-    super::checked(start().0, stamp.0.saturating_add(nanos))
+    super::timer::checked(start().0, stamp.0.saturating_add(nanos))
 }
 
 pub(super) fn wall_clock(stamp: u64) -> SystemTime {

@@ -40,7 +40,7 @@ pub(super) fn instant(start: super::Stamp, nanos: u64) -> Instant {
         anchor
     });
     // After a fresh reading `start` lies before the anchor by what the first poll took.
-    super::checked(base, start.0.saturating_add(nanos).saturating_sub(at))
+    super::timer::checked(base, start.0.saturating_add(nanos).saturating_sub(at))
 }
 
 pub(super) fn wall_clock(stamp: u64) -> SystemTime {

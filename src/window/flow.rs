@@ -6,11 +6,10 @@
 //! looks into the others when its own is full. The shares never add up to more than the limit, so the limit stays exact.
 
 use std::iter;
-use std::sync::OnceLock;
 
 pub(crate) use super::lane::{Entered, LaneId, Left};
 use super::lane::{GOOD_MASK, Lane, MOST_IN_FLIGHT};
-use crate::sync::{AtomicU32, Ordering, processors, thread_index};
+use crate::sync::{AtomicU32, OnceLock, Ordering, processors, scaled, seeded, thread_index};
 
 /// No larger than a cache line, which is read only once there are more lanes: then no call begins in the first.
 #[derive(Debug)]
@@ -34,9 +33,9 @@ struct Apart(Lane);
 /// More lanes than this cost more to sum up than they save.
 const MOST_LANES: usize = 16;
 /// A lane with a smaller share is often full while others are not.
-const LEAST_SHARE: u32 = 16;
+const LEAST_SHARE: u32 = scaled(16, 1) as u32;
 /// Meetings within one bucket that are no accident.
-const CROWD: u32 = 64;
+const CROWD: u32 = scaled(64, 1) as u32;
 
 impl Flow {
     /// No limit; also the most calls that can be in flight without one.
@@ -109,7 +108,8 @@ impl Flow {
 
     /// Bars newcomers, who would overtake those in line, or come in while shares change.
     pub(crate) fn bar(&self) {
-        self.lanes().for_each(Lane::bar);
+        let all = if seeded("bar") { 1 } else { MOST_LANES + 1 };
+        self.lanes().take(all).for_each(Lane::bar);
     }
 
     /// The limit that [`Flow::unbar`] deals out. Newcomers must be barred: from then on none enters beyond it.
@@ -129,13 +129,17 @@ impl Flow {
     /// Deals out the limit and lets newcomers in again. Each lane gets what it has in flight, and those where calls begin
     /// get equal parts of the rest; with more in flight than may be, none gets anything.
     pub(crate) fn unbar(&self) {
-        let (limit, more) = (self.limit(), self.more.get().map_or(0, |more| more.0.len() as u32));
+        // Looked up once: lanes that are added meanwhile are nobody's yet, and must not get the share of one that is
+        // alone.
+        let lanes = self.lanes();
+        let again = || if seeded("deal") { self.lanes() } else { lanes.clone() };
+        let (limit, more) = (self.limit(), lanes.clone().count() as u32 - 1);
         let mut taken = [0; MOST_LANES + 1];
-        for (taken, lane) in taken.iter_mut().zip(self.lanes()) {
+        for (taken, lane) in taken.iter_mut().zip(again()) {
             *taken = lane.in_flight();
         }
         let rest = limit.checked_sub(taken.iter().sum());
-        for (n, (taken, lane)) in (0..).zip(taken.iter().zip(self.lanes())) {
+        for (n, (taken, lane)) in (0..).zip(taken.iter().zip(again())) {
             lane.set_share(match rest {
                 _ if more == 0 || limit == Self::UNLIMITED => limit,
                 Some(_) if n == 0 => *taken,
@@ -143,7 +147,7 @@ impl Flow {
                 None => 0,
             });
         }
-        self.lanes().for_each(Lane::unbar);
+        again().for_each(Lane::unbar);
     }
 
     // ---- successes: all of these under the circuit's lock ----
@@ -208,7 +212,7 @@ impl Flow {
         }
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+    fn lanes(&self) -> impl Iterator<Item = &Lane> + Clone {
         iter::once(&self.first)
             .chain(self.more.get().into_iter().flat_map(|more| more.0.iter()).map(|Apart(lane)| lane))
     }
@@ -235,9 +239,14 @@ impl Flow {
     /// no generation begins meanwhile.
     pub(crate) fn widen(&self) {
         if self.is_crowded() {
-            let more = iter::repeat_with(|| Apart(self.first.beside())).take(self.lanes_wanted());
-            let _ = self.more.set(Box::new(More(more.collect())));
+            self.split(self.lanes_wanted());
         }
+    }
+
+    /// As [`Flow::widen`], whether calls meet or not.
+    pub(crate) fn split(&self, lanes: usize) {
+        let more = iter::repeat_with(|| Apart(self.first.beside())).take(lanes);
+        let _ = self.more.set(Box::new(More(more.collect())));
     }
 
     // ---- the peak ----
@@ -269,8 +278,7 @@ mod tests {
 
     fn widened(limit: u32, lanes: usize) -> Flow {
         let flow = Flow::new(limit);
-        let more = iter::repeat_with(|| Apart(flow.first.beside())).take(lanes).collect();
-        assert!(flow.more.set(Box::new(More(more))).is_ok());
+        flow.split(lanes);
         flow
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Log-linear, in the manner of HdrHistogram: eight cells for each power of two.
 
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, seeded};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, scaled, seeded};
 
 /// Latencies are sorted in units of 2^14 ns, about 16 microseconds.
 const UNIT_BITS: u32 = 14;
@@ -10,8 +10,9 @@ const UNIT_BITS: u32 = 14;
 const SUB_BITS: u32 = 3;
 const SUBS: usize = 1 << SUB_BITS;
 /// Powers of two above the linear part, up to 2^(14 + 3 + 20) ns = 137 s.
-const OCTAVES: usize = 20;
+const OCTAVES: usize = scaled(20, 0);
 pub(super) const CELLS: usize = SUBS + OCTAVES * SUBS;
+
 fn cell_of(nanos: u64) -> usize {
     let units = nanos >> UNIT_BITS;
     if units < SUBS as u64 {

@@ -119,6 +119,10 @@ impl Lane {
         let mut word = self.word.load(Ordering::Relaxed);
         while word & TAG_MASK == tag(generation) || seeded("tag") {
             let after = word.wrapping_add(GOOD_ONE - 1);
+            if seeded("count") {
+                self.word.store(after, Ordering::Release);
+                return Some(self.left(word));
+            }
             match self.word.compare_exchange_weak(word, after, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(self.left(word)),
                 Err(seen) => word = seen,

@@ -9,12 +9,11 @@
 use std::fmt;
 use std::iter;
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::histogram::{CELLS, Stripe, lower_bound};
 use super::ring::{self, Ring};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, SPINS, processors, spin, thread_index};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, processors, scaled, spin, thread_index};
 use crate::time::Stamp;
 
 /// The window in four parts: each takes up to 700 bytes.
@@ -43,7 +42,9 @@ struct More {
 }
 
 /// Meetings within one slice that are no accident.
-const CROWD: u32 = 256;
+const CROWD: u32 = scaled(256, 1) as u32;
+/// How often to look again for what another thread holds for some nanoseconds.
+const SPINS: usize = scaled(64, 1);
 /// As many stripes as processors, up to this.
 const MOST_STRIPES: usize = 16;
 
