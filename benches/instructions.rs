@@ -78,14 +78,14 @@ fn shut() -> Command {
 // What a bench is given is given back, so that dropping it does not count.
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(434))]
+#[bench::call(args = (closed()), config = at_most(417))]
 fn success(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (observed()), config = at_most(650))]
+#[bench::call(args = (observed()), config = at_most(635))]
 fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -> (PrometheusRecorder, Command) {
     metrics::with_local_recorder(&recorder, || {
         (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -94,7 +94,7 @@ fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1207))]
+#[bench::call(args = (timed()), config = at_most(1215))]
 fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| done(second(command.run(PendingOnce::default))));
@@ -103,7 +103,7 @@ fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1530))]
+#[bench::call(args = (timed()), config = at_most(1536))]
 fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| abandon(command.run(PendingOnce::default)));
@@ -112,28 +112,28 @@ fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1426))]
+#[bench::call(args = (failing()), config = at_most(1405))]
 fn failure(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1564))]
+#[bench::call(args = (failing()), config = at_most(1540))]
 fn failure_with_fallback(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))).fallback(|_| async { Ok(2) }))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (shut()), config = at_most(254))]
+#[bench::call(args = (shut()), config = at_most(281))]
 fn refused_open(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (used(narrow("narrow"))), config = at_most(305))]
+#[bench::call(args = (used(narrow("narrow"))), config = at_most(370))]
 fn refused_full(command: Command) -> Command {
     let only = command.admit().expect("a free slot");
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -142,21 +142,21 @@ fn refused_full(command: Command) -> Command {
 }
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(359))]
+#[bench::call(args = (closed()), config = at_most(326))]
 fn admit_and_succeed(command: Command) -> Command {
     (0..CALLS).for_each(|_| command.admit().expect("a free slot").succeed());
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(6679))]
+#[bench::call(args = (closed()), config = at_most(6686))]
 fn snapshot(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(command.snapshot()));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (Registry::new()), config = at_most(8396))]
+#[bench::call(args = (Registry::new()), config = at_most(10521))]
 fn build(registry: Registry) -> Vec<Command> {
     let build = |n| Command::builder(&format!("host-{n}")).registry(&registry).build().expect("valid");
     (0..CALLS).map(build).collect()
