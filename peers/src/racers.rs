@@ -149,8 +149,6 @@ pub(crate) fn successes() -> Vec<Racer> {
         shared!(named("tokio", ", `timeout` alone"), |_| (), |_| tokio::time::timeout(SECOND, answer(Ok(1)))),
         // What the race itself takes.
         shared!("no protection, the operation alone", |_| (), |_| answer(Ok(1))),
-        // What the race itself takes.
-        shared!("no protection, the operation alone", |_| (), |_| answer(Ok(1))),
     ]
 }
 
