@@ -84,6 +84,11 @@ impl Capacity {
         Self { limit, queue: None }
     }
 
+    /// The same with another limit.
+    pub(crate) const fn at(self, limit: u32) -> Self {
+        Self { limit, ..self }
+    }
+
     fn line_length(self) -> usize {
         self.queue.map_or(0, |(length, _)| length)
     }

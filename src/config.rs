@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::adaptive::limit::{AdaptiveLimit, Bounds};
+use crate::adaptive::timeout::{AdaptiveTimeout, Tuning};
 use crate::attempts::Attempts;
 use crate::breaker::config::{Breaker, Rules};
 use crate::budget::Budget;
@@ -20,6 +22,8 @@ use crate::time::saturating_nanos;
 /// |---|---|---|
 /// | [`timeout`](Self::timeout) | 1 s | longer than 0; [`no_timeout`](Self::no_timeout) |
 /// | [`max_concurrent`](Self::max_concurrent), [`bulkhead`](Self::bulkhead) | 100, no queue | 1 to 16,777,214 calls; [`unlimited`](Self::unlimited) |
+/// | [`adaptive_timeout`](Self::adaptive_timeout) | off | see [`AdaptiveTimeout`] |
+/// | [`adaptive_limit`](Self::adaptive_limit) | off | see [`AdaptiveLimit`] |
 /// | [`rate_limit`](Self::rate_limit) | off | see [`RateLimit`] |
 /// | [`breaker`](Self::breaker) | see [`Breaker`] | |
 /// | [`max_concurrent_fallbacks`](Self::max_concurrent_fallbacks) | 100 | 1 to 16,777,214 calls |
@@ -47,7 +51,11 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// How many calls may be in flight; `None` without a limit.
     pub bulkhead: Option<Bulkhead>,
-    /// How many calls may go in a time; `None` without a limit. Boxed, as most commands have none.
+    /// How the timeout follows the latency; `None` leaves it fixed. Boxed, as what follows is: most commands have none.
+    pub adaptive_timeout: Option<Box<AdaptiveTimeout>>,
+    /// How the limit on calls in flight follows the dependency; `None` leaves it fixed.
+    pub adaptive_limit: Option<Box<AdaptiveLimit>>,
+    /// How many calls may go in a time; `None` without a limit.
     pub rate_limit: Option<Box<RateLimit>>,
     /// When the circuit opens and closes.
     pub breaker: Breaker,
@@ -64,6 +72,8 @@ impl Default for Config {
         Self {
             timeout: Some(Duration::from_secs(1)),
             bulkhead: Some(Bulkhead::new(100)),
+            adaptive_timeout: None,
+            adaptive_limit: None,
             rate_limit: None,
             breaker: Breaker::default(),
             max_concurrent_fallbacks: 100,
@@ -98,6 +108,27 @@ impl Config {
     /// A limit on calls in flight, with a queue if the bulkhead has one.
     pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
         Self { bulkhead: Some(bulkhead), ..self }
+    }
+
+    /// Lets the timeout follow the latency of each circuit. [`timeout`](Self::timeout) is the one to begin with.
+    pub fn adaptive_timeout(self, timeout: AdaptiveTimeout) -> Self {
+        Self { adaptive_timeout: Some(Box::new(timeout)), ..self }
+    }
+
+    /// Leaves the timeout fixed.
+    pub fn no_adaptive_timeout(self) -> Self {
+        Self { adaptive_timeout: None, ..self }
+    }
+
+    /// Lets the limit on calls in flight follow the dependency. The limit of the [`bulkhead`](Self::bulkhead) is the one
+    /// to begin with; without one it begins at its maximum.
+    pub fn adaptive_limit(self, limit: AdaptiveLimit) -> Self {
+        Self { adaptive_limit: Some(Box::new(limit)), ..self }
+    }
+
+    /// Leaves the limit on calls in flight fixed.
+    pub fn no_adaptive_limit(self) -> Self {
+        Self { adaptive_limit: None, ..self }
     }
 
     /// How many calls may go in a time. A call is held against it after the circuit has let it pass and before it takes
@@ -201,10 +232,23 @@ impl Config {
         } else {
             "max_concurrent"
         };
+        let capacity = self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field));
+        // So that a plain call, which has one attempt, keeps to the deadline at no cost.
+        let deadline = self.attempts().deadline();
+        let timeout = timeout.min(deadline);
+        let tuning = self
+            .adaptive_timeout
+            .as_ref()
+            .map(|tuning| tuning.check(problems, timeout, deadline, self.latency_window.is_some()));
+        let bounds = self
+            .adaptive_limit
+            .as_ref()
+            .map(|limit| limit.check(problems, self.bulkhead.map(|bulkhead| bulkhead.limit)));
         Settings {
-            // So that a plain call, which has one attempt, keeps to the deadline at no cost.
-            timeout: timeout.min(self.attempts().deadline()),
-            capacity: self.bulkhead.map_or(Capacity::UNLIMITED, |bulkhead| bulkhead.check(problems, field)),
+            timeout,
+            tuning,
+            capacity: bounds.map_or(capacity, |bounds| capacity.at(bounds.start)),
+            bounds,
             rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
             rules: Arc::new(self.breaker.check(problems)),
             fallbacks: bulkhead::limit(problems, "max_concurrent_fallbacks", self.max_concurrent_fallbacks),
@@ -235,6 +279,8 @@ impl Config {
         let mut settings = list! {
             "timeout": timeout,
             "bulkhead": bulkhead,
+            "adaptive_timeout": adaptive_timeout,
+            "adaptive_limit": adaptive_limit,
             "rate_limit": rate_limit,
             "breaker.error_rate": breaker.error_rate,
             "breaker.min_calls": breaker.min_calls,
@@ -279,7 +325,9 @@ impl Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: u64,
+    pub(crate) tuning: Option<Tuning>,
     pub(crate) capacity: Capacity,
+    pub(crate) bounds: Option<Bounds>,
     pub(crate) rate: Option<Rate>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) fallbacks: u32,
@@ -287,8 +335,20 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// In place of a timeout that all circuits of a family share: each has its own.
+    pub(crate) const OWN_TIMEOUT: u64 = u64::MAX - 1;
+
+    /// The timeout of every circuit of the family, or that each has its own.
+    pub(crate) fn shared_timeout(&self) -> u64 {
+        match self.timeout {
+            _ if self.tuning.is_some() => Self::OWN_TIMEOUT,
+            Self::OWN_TIMEOUT => u64::MAX,
+            timeout => timeout,
+        }
+    }
+
     /// Whether there is anything that a plain command has not.
     pub(crate) fn asks_for_extras(&self) -> bool {
-        self.rate.is_some()
+        self.rate.is_some() || self.tuning.is_some() || self.bounds.is_some()
     }
 }

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod adaptive;
 mod attempts;
 mod backoff;
 mod breaker;
@@ -70,6 +71,8 @@ mod time;
 mod web;
 mod window;
 
+pub use adaptive::limit::{AdaptiveLimit, Algorithm};
+pub use adaptive::timeout::AdaptiveTimeout;
 pub use attempts::Attempts;
 pub use backoff::{Delays, Jitter, Series};
 pub use breaker::config::{Breaker, Window};

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Budget, Bulkhead, Changed, Command, Config, Configs, Event, Hedge, Jitter, PartialConfig, Ramp, RateLimit,
-    Registry, Reload, Retry, State, Window,
+    AdaptiveLimit, AdaptiveTimeout, Algorithm, Breaker, Budget, Bulkhead, Changed, Command, Config, Configs, Event,
+    Hedge, Jitter, PartialConfig, Ramp, RateLimit, Registry, Reload, Retry, State, Window,
 };
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -128,6 +128,16 @@ fn cf03_what_is_out_of_range_is_named_with_its_value_its_range_and_its_line() {
         ("max_concurrent = 0", "max_concurrent is 0, allowed: 1 to 16777214 calls"),
         ("max_concurrent_fallbacks = 16777215", "max_concurrent_fallbacks is 16777215, allowed: 1 to 16777214 calls"),
         (r#"latency_window = "0ms""#, "latency_window is 0ns, allowed: longer than 0 and at most 584 years"),
+        (
+            r#"adaptive_limit = { algorithm = "vegas", min = 9, max = 3 }"#,
+            "adaptive_limit.min is 9, allowed: at most adaptive_limit.max",
+        ),
+        (r#"adaptive_limit = { algorithm = "aimd" }"#, "`aimd` needs `slow`, from when on a call is too slow"),
+        (r#"adaptive_limit = { algorithm = "vegas", slow = "1s" }"#, "`slow` is for the algorithm `aimd`"),
+        (
+            "adaptive_timeout = { percentile = 0.99, factor = 1.0 }",
+            "adaptive_timeout.factor is 1, allowed: a finite factor greater than 1",
+        ),
         (
             r#"rate_limit = { calls = 0, period = "1s", burst = 1 }"#,
             "rate_limit.calls is 0, allowed: at least 1, and at most one a nanosecond",
@@ -273,6 +283,8 @@ fn the_table_of_keys_has_every_key_and_its_default() {
     known.extend(keys("retry.", "retry.x = 0"));
     known.extend(keys("budget.", "budget = { x = 0 }"));
     known.extend(keys("hedge.", "hedge = { x = 0 }"));
+    known.extend(keys("adaptive_limit.", "adaptive_limit = { x = 0 }"));
+    known.extend(keys("adaptive_timeout.", "adaptive_timeout = { x = 0 }"));
     known.remove("breaker");
     known.remove("retry");
     assert_eq!(documented, known);
@@ -363,6 +375,12 @@ prop_compose! {
         attempts in attempts(),
         timeout in proptest::option::of(span()),
         bulkhead in proptest::option::of((1..9_999_usize, proptest::option::of((1..65_535_usize, span())))),
+        tuning in proptest::option::of((0.001..0.999, 1.001..9.0, (span(), any::<bool>()), span(), 1..u32::MAX)),
+        moving in proptest::option::of((
+            prop_oneof![Just(Algorithm::Vegas), Just(Algorithm::Gradient), span().prop_map(Algorithm::Aimd)],
+            (1..9_999_usize, 0..9_999_usize),
+            span(),
+        )),
         rate in proptest::option::of((1..999_u32, 1..99_999_u64, 1..999_u32, proptest::option::of(span()))),
         breaker in breakers(),
         max_concurrent_fallbacks in 1..9_999_usize,
@@ -371,6 +389,19 @@ prop_compose! {
         let mut config = attempts.breaker(breaker).max_concurrent_fallbacks(max_concurrent_fallbacks);
         config.timeout = timeout;
         config.latency_window = latency_window;
+        config.adaptive_timeout = tuning.map(|(percentile, factor, (min, has_max), interval, warm_up)| {
+            let timeout = AdaptiveTimeout::percentile(percentile).factor(factor).min(min);
+            let timeout = timeout.interval(interval).warm_up(warm_up);
+            Box::new(if has_max { timeout.max(min) } else { timeout })
+        });
+        if config.adaptive_timeout.is_some() {
+            config.latency_window = latency_window.or(Some(secs(60)));
+        }
+        config.adaptive_limit = moving.map(|(algorithm, (min, more), interval)| {
+            let mut limit = AdaptiveLimit::vegas().min(min).max(min + more).interval(interval);
+            limit.algorithm = algorithm;
+            Box::new(limit)
+        });
         config.rate_limit = rate.map(|(calls, period, burst, wait)| {
             let limit = RateLimit::new(calls, ms(period)).burst(burst);
             Box::new(wait.map_or(limit, |longest| limit.wait(longest)))

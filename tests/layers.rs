@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Where every file stands, from low to high. Two files of one row know each other only if they share a folder.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     // L0: the doors to clocks, atomics and locks.
     &[
         "time.rs",
@@ -59,6 +59,8 @@ const LAYERS: [&[&str]; 14] = [
         "hedge.rs",
         "retry.rs",
     ],
+    // What moves a limit or a timeout, by what calls took.
+    &["adaptive/mod.rs", "adaptive/control.rs", "adaptive/law.rs", "adaptive/limit.rs", "adaptive/timeout.rs"],
     // L3: what tells.
     &["observe/mod.rs", "observe/bus.rs", "observe/event.rs", "observe/meter.rs"],
     // L4: what people hold. `config.rs` tells what it changed, so it stands above the events.
@@ -98,6 +100,7 @@ const LAYERS: [&[&str]; 14] = [
         "configs/attempts.rs",
         "configs/file.rs",
         "configs/partial.rs",
+        "configs/tables.rs",
         "configs/section.rs",
         "configs/value.rs",
     ],
@@ -201,11 +204,18 @@ const BANS: [(&str, &[&str]); 2] = [
             "breaker/confidence.rs",
             "rate_limit/config.rs",
             "rate_limit/limiter.rs",
+            "adaptive/control.rs",
+            "adaptive/law.rs",
+            "adaptive/limit.rs",
+            "adaptive/timeout.rs",
         ],
     ),
     (
         "crate::sync",
         &[
+            "adaptive/control.rs",
+            "adaptive/law.rs",
+            "adaptive/timeout.rs",
             "window/ring.rs",
             "window/recent.rs",
             "breaker/books.rs",

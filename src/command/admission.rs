@@ -55,7 +55,7 @@ impl Core {
         if let Some(permit) = self.pass(now) {
             return Ok(permit);
         }
-        match self.enter(now, self.family.timeout()) {
+        match self.enter(now, self.timeout()) {
             Ok(admission) => Ok(Permit::borrowed(self, admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }
@@ -64,7 +64,7 @@ impl Core {
     /// As [`Core::admit`], with a permit that keeps the command alive.
     pub(crate) fn admit_owned(self: &Arc<Self>) -> Result<Permit<'static>, Rejected> {
         let now = Stamp::now();
-        match self.enter(now, self.family.timeout()) {
+        match self.enter(now, self.timeout()) {
             Ok(admission) => Ok(Permit::owned(Arc::clone(self), admission, now)),
             Err(refused) => Err(self.refuse(now, refused)),
         }

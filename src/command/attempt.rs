@@ -104,7 +104,7 @@ impl<'c, S, F> Attempt<'c, S, F> {
             match this.state.as_mut().project() {
                 StateProj::FirstPoll(seed) => {
                     if *this.timeout == OWN {
-                        *this.timeout = core.family.timeout();
+                        *this.timeout = core.timeout();
                     }
                     let limit = *this.timeout;
                     let now = Stamp::now();

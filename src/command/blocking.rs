@@ -88,7 +88,7 @@ impl Core {
         classify: &impl Classify<T, E>,
         closure: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        let limit = self.family.timeout();
+        let limit = self.timeout();
         let mut permit = self.admit()?;
         let result = closure();
         let verdict = classify.classify(&result);

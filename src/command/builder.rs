@@ -8,6 +8,8 @@ use super::Command;
 use super::core::Core;
 use super::family::Family;
 use super::roster::Roster;
+use crate::adaptive::limit::AdaptiveLimit;
+use crate::adaptive::timeout::AdaptiveTimeout;
 use crate::breaker::config::Breaker;
 use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
@@ -81,6 +83,16 @@ impl<C> Builder<C> {
     /// See [`Config::bulkhead`]. Default: 100 calls, no queue.
     pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
         self.with(|config| config.bulkhead(bulkhead))
+    }
+
+    /// See [`Config::adaptive_timeout`]. Default: none.
+    pub fn adaptive_timeout(self, timeout: AdaptiveTimeout) -> Self {
+        self.with(|config| config.adaptive_timeout(timeout))
+    }
+
+    /// See [`Config::adaptive_limit`]. Default: none.
+    pub fn adaptive_limit(self, limit: AdaptiveLimit) -> Self {
+        self.with(|config| config.adaptive_limit(limit))
     }
 
     /// See [`Config::rate_limit`]. Default: none.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::extras::Extras;
+use super::extras::{self, Extras};
 use super::fallback::Fallbacks;
 use super::family::{Enacted, Family, Plan};
 use crate::breaker::circuit::Circuit;
@@ -39,7 +39,7 @@ impl Core {
     /// A circuit of a family, with the settings that the family has now.
     pub(crate) fn new(family: Arc<Family>, key: Option<Box<str>>, settings: Settings) -> Self {
         let now = Stamp::now();
-        let (slots, extras) = (Slots::new(settings.capacity), Extras::new(&settings));
+        let (slots, extras) = (Slots::new(settings.capacity), Extras::new(now, &settings));
         Self {
             family,
             key,
@@ -115,9 +115,8 @@ impl Core {
     /// Takes new settings, and says whom to wake.
     pub(crate) fn apply(&self, now: Stamp, settings: &Settings) -> Vec<Waker> {
         self.circuit.reconfigure(now, Arc::clone(&settings.rules));
-        self.extras.reconfigure(now, settings);
         self.fallbacks.resize(settings.fallbacks);
-        self.slots.resize(settings.capacity)
+        self.extras.reconfigure(now, settings, &self.slots)
     }
 
     // ---- events ----
@@ -209,7 +208,9 @@ impl Core {
             error_rate: config.breaker.error_rate,
             min_calls: config.breaker.min_calls,
             open_for: config.breaker.open_for,
-            timeout: config.timeout,
+            timeout: extras::shown(self.timeout()),
+            adaptive_limit: config.adaptive_limit.as_ref().map(|limit| (limit.min, limit.max)),
+            rate_limit: config.rate_limit.as_ref().map(|limit| limit.rate()),
             amplification: self.family.persistence.counts(now).shown_amplification(),
         };
         if circuits.is_empty() {

@@ -45,7 +45,7 @@ pub(crate) struct Family {
     pub(crate) group: Option<Name>,
     pub(crate) meter: Meter,
     pub(crate) bus: Bus,
-    /// Nanoseconds; `u64::MAX` without.
+    /// Nanoseconds; `u64::MAX` without, and [`Settings::OWN_TIMEOUT`] where each circuit has its own.
     timeout: AtomicU64,
     /// Longest wait in the bulkhead's queue, in nanoseconds; 0 without a queue.
     queue_wait: AtomicU64,
@@ -183,13 +183,14 @@ impl Family {
         // Before the circuits are looked for: one that joins them later sees it.
         *self.settings.lock() = settings.clone();
         self.version.fetch_add(1, Ordering::AcqRel);
+        let woken = apply(at, &settings);
         self.show(&settings);
-        Enacted { changes, woken: apply(at, &settings), at }
+        Enacted { changes, woken, at }
     }
 
     /// Shows calls what they read without a lock.
     fn show(&self, settings: &Settings) {
-        self.timeout.store(settings.timeout, Ordering::Relaxed);
+        self.timeout.store(settings.shared_timeout(), Ordering::Relaxed);
         self.queue_wait.store(settings.capacity.queue.map_or(0, |(_, wait)| wait), Ordering::Relaxed);
     }
 

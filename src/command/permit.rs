@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use super::admission::Admission;
 use super::core::Core;
+use super::extras::Ended;
 use super::marks::{Alarm, Marks};
 use crate::breaker::circuit::Ending;
 use crate::breaker::lookout::Lookout;
@@ -175,6 +176,9 @@ impl<'c> Permit<'c> {
         core.family.meter.call(outcome, elapsed);
         if recorded.late {
             core.family.meter.late();
+        }
+        if let Some(parts) = core.extras.get() {
+            core.learn(parts, Ended { admitted: self.admitted, at: now, outcome, elapsed });
         }
         if core.circuit.has_news() {
             core.publish();

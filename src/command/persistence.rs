@@ -183,7 +183,7 @@ impl Journey {
         if self.until() == Stamp::NEVER {
             return self.timeout;
         }
-        let own = self.timeout.unwrap_or_else(|| core.family.timeout());
+        let own = self.timeout.unwrap_or_else(|| core.timeout());
         Some(own.min(Stamp::now().nanos_until(self.until())))
     }
 

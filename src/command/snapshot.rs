@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::extras;
 use super::tally::AttemptCounts;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
@@ -47,6 +48,7 @@ pub struct Snapshot {
     peak: u32,
     queued: u32,
     limit: Option<u32>,
+    timeout: Option<Duration>,
     ramp: Option<RampStage>,
     retry_after: Option<Duration>,
     oldest_in_flight: Option<Duration>,
@@ -113,6 +115,7 @@ impl Snapshot {
             peak: view.peak.max(in_flight),
             queued: core.slots.waiting(),
             limit,
+            timeout: extras::shown(core.timeout_in_force(&config)),
             ramp: view.stage,
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
@@ -220,7 +223,8 @@ impl Snapshot {
         self.queued as usize
     }
 
-    /// Most calls that may be in flight; `None` without a limit.
+    /// Most calls that may be in flight; `None` without a limit. It moves with an
+    /// [adaptive limit](Config::adaptive_limit).
     pub fn limit(&self) -> Option<usize> {
         self.limit.map(|limit| limit as usize)
     }
@@ -228,6 +232,12 @@ impl Snapshot {
     /// The stage of its [`Ramp`](crate::Ramp) that a half-open circuit is in, once its probes have passed.
     pub fn ramp(&self) -> Option<RampStage> {
         self.ramp
+    }
+
+    /// How long a call that begins now may take; `None` without a limit. It moves with an
+    /// [adaptive timeout](Config::adaptive_timeout).
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// How long calls will be refused; `None` when they are not, or not by the clock.

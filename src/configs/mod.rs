@@ -10,6 +10,7 @@ mod attempts;
 mod file;
 mod partial;
 mod section;
+mod tables;
 mod value;
 
 use std::collections::BTreeMap;
@@ -81,6 +82,19 @@ use crate::name::Name;
 /// | `bulkhead.queue` | `{ length, wait }`; without it a full bulkhead refuses at once | none |
 /// | `bulkhead.queue.length` | 1 to 65535 calls | |
 /// | `bulkhead.queue.wait` | duration longer than 0 | |
+/// | `adaptive_timeout` | `{ percentile, factor, min, max, interval, warm_up }`, or `"off"` | `"off"` |
+/// | `adaptive_timeout.percentile` | share in (0, 1) | |
+/// | `adaptive_timeout.factor` | greater than 1; without it 2 | |
+/// | `adaptive_timeout.min` | duration longer than 0; without it `"10ms"` | |
+/// | `adaptive_timeout.max` | duration longer than 0; without it `timeout` | |
+/// | `adaptive_timeout.interval` | duration longer than 0; without it `"10s"` | |
+/// | `adaptive_timeout.warm_up` | at least 1 call; without it 100 | |
+/// | `adaptive_limit` | `{ algorithm, slow, min, max, interval }`, or `"off"` | `"off"` |
+/// | `adaptive_limit.algorithm` | `"vegas"`, `"gradient"` or `"aimd"` | |
+/// | `adaptive_limit.slow` | for `"aimd"`, and there needed: duration longer than 0 | |
+/// | `adaptive_limit.min` | 1 to 16777214 calls; without it 4 | |
+/// | `adaptive_limit.max` | 1 to 16777214 calls; without it 200 | |
+/// | `adaptive_limit.interval` | duration longer than 0; without it `"250ms"` | |
 /// | `rate_limit` | `{ calls, period, burst, wait }`, or `"off"` | `"off"` |
 /// | `rate_limit.calls` | at least 1, and at most one a nanosecond | |
 /// | `rate_limit.period` | duration longer than 0 | |

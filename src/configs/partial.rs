@@ -1,19 +1,15 @@
 //! The settings that a file can have: each is a line here, and nowhere else.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
 use super::attempts::{self, PartialRetry, Racing, Spending};
 use super::section::section;
+use super::tables::{
+    Moving, Queued, Rated, SlowCalls, Stages, Tuned, max_concurrent, queued, set_bulkhead, set_max_concurrent,
+};
 use super::value::{Auto, Span, Switch, Whole, Written};
 use crate::attempts::Attempts;
 use crate::breaker::config::{Breaker, Window};
-use crate::breaker::ramp::Ramp;
-use crate::bulkhead::Bulkhead;
 use crate::config::Config;
 use crate::error::Problems;
-use crate::rate_limit::config::RateLimit;
 use crate::retry::Retry;
 
 section! {
@@ -36,6 +32,8 @@ section! {
         budget: Switch<Spending> = attempts::budget, attempts::set_budget;
         max_concurrent: Switch<usize> = max_concurrent, set_max_concurrent;
         bulkhead: Switch<Queued> = queued, set_bulkhead;
+        adaptive_timeout: Switch<Tuned>;
+        adaptive_limit: Switch<Moving>;
         rate_limit: Switch<Rated>;
         breaker: PartialBreaker;
         max_concurrent_fallbacks: usize;
@@ -74,7 +72,9 @@ impl PartialConfig {
         // A field that is new does not compile here until it has a line above, and a row in the table of `Configs`.
         let Config {
             timeout: _,
+            adaptive_timeout: _,
             bulkhead: _,
+            adaptive_limit: _,
             rate_limit: _,
             breaker,
             max_concurrent_fallbacks: _,
@@ -126,124 +126,6 @@ impl PartialConfig {
 impl PartialBreaker {
     fn own_problem(self) -> Option<String> {
         PartialConfig { breaker: Some(self), ..PartialConfig::default() }.own_problem()
-    }
-}
-
-/// A bulkhead, with its queue if it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Queued {
-    limit: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    queue: Option<Queue>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Queue {
-    length: usize,
-    wait: Span,
-}
-
-impl Whole for Queued {
-    type Value = Bulkhead;
-
-    fn of(bulkhead: &Bulkhead) -> Self {
-        let queue = bulkhead.queue.map(|(length, wait)| Queue { length, wait: Whole::of(&wait) });
-        Self { limit: bulkhead.limit, queue }
-    }
-
-    fn value(&self) -> Bulkhead {
-        let bulkhead = Bulkhead::new(self.limit);
-        self.queue.map_or(bulkhead, |queue| bulkhead.queue(queue.length, queue.wait.value()))
-    }
-}
-
-/// Without a queue a bulkhead is its limit.
-fn max_concurrent(config: &Config) -> Option<Switch<usize>> {
-    match config.bulkhead {
-        Some(bulkhead) if bulkhead.queue.is_some() => None,
-        plain => Some(Whole::of(&plain.map(|bulkhead| bulkhead.limit))),
-    }
-}
-
-fn set_max_concurrent(setting: &Switch<usize>, config: &mut Config) {
-    config.bulkhead = setting.value().map(Bulkhead::new);
-}
-
-fn queued(config: &Config) -> Option<Switch<Queued>> {
-    config.bulkhead.filter(|bulkhead| bulkhead.queue.is_some()).map(|bulkhead| Whole::of(&Some(bulkhead)))
-}
-
-fn set_bulkhead(setting: &Switch<Queued>, config: &mut Config) {
-    config.bulkhead = setting.value();
-}
-
-/// A rate limit. What is not said of it is as in [`RateLimit::new`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rated {
-    calls: u32,
-    period: Span,
-    burst: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    wait: Option<Span>,
-}
-
-impl Whole for Rated {
-    type Value = Box<RateLimit>;
-
-    fn of(limit: &Box<RateLimit>) -> Self {
-        let RateLimit { calls, period, burst, wait } = **limit;
-        Self { calls, period: Whole::of(&period), burst: Some(burst), wait: wait.as_ref().map(Whole::of) }
-    }
-
-    fn value(&self) -> Box<RateLimit> {
-        let limit = RateLimit::new(self.calls, self.period.value());
-        let limit = self.burst.into_iter().fold(limit, RateLimit::burst);
-        Box::new(self.wait.iter().map(Whole::value).fold(limit, RateLimit::wait))
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SlowCalls {
-    rate: f64,
-    threshold: Span,
-}
-
-impl Whole for SlowCalls {
-    type Value = (f64, Duration);
-
-    fn of(&(rate, threshold): &(f64, Duration)) -> Self {
-        Self { rate, threshold: Whole::of(&threshold) }
-    }
-
-    fn value(&self) -> (f64, Duration) {
-        (self.rate, self.threshold.value())
-    }
-}
-
-/// A ramp. What is not said of it is as in [`Ramp::default`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stages {
-    shares: Vec<f64>,
-    each: Option<Span>,
-    min_calls: Option<u32>,
-}
-
-impl Whole for Stages {
-    type Value = Ramp;
-
-    fn of(ramp: &Ramp) -> Self {
-        Self { shares: ramp.shares.clone(), each: Some(Whole::of(&ramp.each)), min_calls: Some(ramp.min_calls) }
-    }
-
-    fn value(&self) -> Ramp {
-        let ramp = Ramp::stages(self.shares.iter().copied());
-        let ramp = self.each.iter().map(Whole::value).fold(ramp, Ramp::each);
-        self.min_calls.into_iter().fold(ramp, Ramp::min_calls)
     }
 }
 

@@ -50,7 +50,8 @@ impl Config {
         let Attempts { retry, budget, deadline, .. } = self.attempts();
         let turn = self.rate_limit.as_ref().and_then(|limit| limit.wait).unwrap_or_default();
         let waits = self.queue_wait().unwrap_or_default().saturating_add(turn);
-        let alone = self.timeout.map(|timeout| timeout.saturating_add(waits));
+        let longest = self.adaptive_timeout.as_ref().and_then(|timeout| timeout.max).unwrap_or_default();
+        let alone = self.timeout.map(|timeout| timeout.max(longest).saturating_add(waits));
         let most = retry.attempts.saturating_sub(1);
         let delays = retry.backoff().longest(most);
         let retries = delays.map_or(most, |(retries, _)| retries);

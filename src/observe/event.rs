@@ -86,6 +86,34 @@ pub enum Event {
         /// When.
         at: SystemTime,
     },
+    /// An [adaptive limit](crate::AdaptiveLimit) has halved or doubled since this was last told.
+    #[non_exhaustive]
+    LimitAdapted {
+        /// Name of the command.
+        command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
+        /// The limit when this was last told, or to begin with.
+        before: usize,
+        /// The limit since.
+        after: usize,
+        /// When.
+        at: SystemTime,
+    },
+    /// An [adaptive timeout](crate::AdaptiveTimeout) has halved or doubled since this was last told.
+    #[non_exhaustive]
+    TimeoutAdapted {
+        /// Name of the command.
+        command: &'static str,
+        /// Of a keyed command, which one: see [`Event::key`].
+        key: Option<Arc<str>>,
+        /// The timeout when this was last told, or to begin with; `None` if there was none.
+        before: Option<Duration>,
+        /// The timeout since.
+        after: Duration,
+        /// When.
+        at: SystemTime,
+    },
     /// A probe did not end within its lease, and another call took its place.
     #[non_exhaustive]
     LeaseExpired {
@@ -186,6 +214,8 @@ impl Event {
             Self::OverrideSet { key, .. }
             | Self::OverrideCleared { key, .. }
             | Self::RampStage { key, .. }
+            | Self::LimitAdapted { key, .. }
+            | Self::TimeoutAdapted { key, .. }
             | Self::LeaseExpired { key, .. } => key.as_deref(),
             Self::Reconfigured { .. } | Self::ReloadRejected { .. } | Self::Missed(_) => None,
         }
@@ -199,6 +229,8 @@ impl Event {
             | Self::OverrideCleared { command, .. }
             | Self::Reconfigured { command, .. }
             | Self::ReloadRejected { command, .. }
+            | Self::LimitAdapted { command, .. }
+            | Self::TimeoutAdapted { command, .. }
             | Self::LeaseExpired { command, .. }
             | Self::RampStage { command, .. } => Some(command),
             Self::Missed(_) => None,
@@ -240,6 +272,18 @@ impl fmt::Display for Event {
                 changes.iter().try_for_each(|c| write!(f, "; {} {} -> {}", c.field, c.before, c.after))
             }
             Self::ReloadRejected { command, reason, .. } => write!(f, "{command}: keeps its configuration: {reason}"),
+            Self::LimitAdapted { command, key, before, after, .. } => {
+                let command = Subject(command, key);
+                write!(f, "{command}: {after} calls at once from now on, {before} before")
+            }
+            Self::TimeoutAdapted { command, key, before, after, .. } => {
+                let command = Subject(command, key);
+                write!(f, "{command}: calls time out after {after:.1?} from now on, ")?;
+                match before {
+                    Some(before) => write!(f, "{before:.1?} before"),
+                    None => f.write_str("never before"),
+                }
+            }
             Self::LeaseExpired { command, key, generation, .. } => {
                 let command = Subject(command, key);
                 write!(f, "{command}: a probe of generation {generation} was given up; another call takes its place")

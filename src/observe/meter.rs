@@ -74,6 +74,10 @@ pub(crate) struct Sample {
     pub(crate) timeout: Option<Duration>,
     /// `None` without calls that may be attempted more than once.
     pub(crate) amplification: Option<f64>,
+    /// Least and most of a limit that moves.
+    pub(crate) adaptive_limit: Option<(usize, usize)>,
+    /// Calls a second.
+    pub(crate) rate_limit: Option<f64>,
 }
 
 /// The metrics of one command.
@@ -219,6 +223,9 @@ impl Meter {
                 ("fusebox_config_open_seconds", Some(sample.open_for.as_secs_f64())),
                 ("fusebox_config_timeout_seconds", sample.timeout.map(|timeout| timeout.as_secs_f64())),
                 ("fusebox_attempts_per_call", sample.amplification),
+                ("fusebox_config_concurrency_min", sample.adaptive_limit.map(|(min, _)| min as f64)),
+                ("fusebox_config_concurrency_max", sample.adaptive_limit.map(|(_, max)| max as f64)),
+                ("fusebox_config_calls_per_second", sample.rate_limit),
             ];
             for (index, (name, value)) in gauges.into_iter().enumerate() {
                 let shown = 1 << index;
@@ -402,6 +409,9 @@ fn describe(recorder: &dyn Recorder) {
             Unit::Count,
             "Attempts per call that may have several, over the last ten seconds",
         ),
+        ("fusebox_config_concurrency_min", Unit::Count, "Least that an adaptive concurrency limit may be"),
+        ("fusebox_config_concurrency_max", Unit::Count, "Most that an adaptive concurrency limit may be"),
+        ("fusebox_config_calls_per_second", Unit::Count, "Calls a second that the rate limit lets go"),
     ];
     for (name, unit, text) in gauges {
         recorder.describe_gauge(name.into(), Some(unit), text.into());

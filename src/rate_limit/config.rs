@@ -81,6 +81,11 @@ impl RateLimit {
         Self { wait: Some(longest), ..self }
     }
 
+    /// Calls a second.
+    pub(crate) fn rate(self) -> f64 {
+        f64::from(self.calls) / self.period.as_secs_f64()
+    }
+
     pub(crate) fn check(self, problems: &mut Problems) -> Rate {
         let period = problems.span("rate_limit.period", self.period);
         problems.require(
