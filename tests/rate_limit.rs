@@ -288,10 +288,10 @@ async fn a_change_of_something_else_forgets_no_turn() {
 }
 
 #[test]
-fn the_worst_case_of_a_call_includes_the_wait_for_a_turn() {
+fn the_worst_case_of_an_attempt_includes_the_wait_for_a_turn() {
     let config = Config::default().timeout(ms(250)).bulkhead(Bulkhead::new(1).queue(1, ms(20)));
     let config = config.rate_limit(RateLimit::per_second(1).wait(secs(1)));
-    assert_eq!(config.worst_case().time, Some(ms(1_270)));
+    assert_eq!(config.worst_case().attempt, Some(ms(1_270)));
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Tally {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let users = Command::builder("users").build()?;
-/// let mut answers = [Err("reset"), Ok(7)].into_iter();
+/// let mut answers = [Err(std::io::Error::other("reset")), Ok(7)].into_iter();
 /// let user = users.retry(|| std::future::ready(answers.next().unwrap())).with(Retry::constant(Duration::ZERO)).await?;
 ///
 /// let attempts = users.snapshot().attempts();
