@@ -23,7 +23,8 @@ mod planted;
 #[cfg(all(test, any(fusebox_loom, fusebox_shuttle)))]
 pub(crate) use imp::plant;
 pub(crate) use imp::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, OnceLock, Ordering, processors, scaled, seeded, spin, thread_index,
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, OnceLock, Ordering, processors, renumber_thread, scaled, seeded,
+    spin, thread_index,
 };
 
 /// A mutex without poisoning.

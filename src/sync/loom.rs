@@ -11,6 +11,9 @@ pub(crate) fn spin() {
     loom::thread::yield_now();
 }
 
+/// Models have few threads, and know them by their numbers.
+pub(crate) fn renumber_thread() {}
+
 /// Which of the model's threads runs: the first is 0.
 pub(crate) fn thread_index() -> usize {
     super::planted::number(loom::thread::current().id())

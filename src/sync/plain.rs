@@ -18,13 +18,14 @@ pub(crate) fn spin() {
     std::hint::spin_loop();
 }
 
+std::thread_local! {
+    static INDEX: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+}
+
 /// A number that tells the calling thread from others that run at the same time: threads are numbered as they come.
 #[inline]
 pub(crate) fn thread_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    std::thread_local! {
-        static INDEX: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
-    }
     let index = INDEX.get();
     if index != usize::MAX {
         return index;
@@ -32,6 +33,15 @@ pub(crate) fn thread_index() -> usize {
     let index = NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1);
     INDEX.set(index);
     index
+}
+
+/// Gives the calling thread another number: by the low bits of the one it has it keeps meeting another thread. As Java's
+/// `Striped64` moves a thread's probe.
+#[cold]
+pub(crate) fn renumber_thread() {
+    // Knuth's generator for MMIX; its high bits are the good ones.
+    let next = (thread_index() as u64).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    INDEX.set((next >> 33) as usize);
 }
 
 /// How many threads can run at once.

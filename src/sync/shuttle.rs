@@ -11,6 +11,9 @@ pub(crate) fn spin() {
     shuttle::thread::yield_now();
 }
 
+/// Schedules have few threads, and know them by their numbers.
+pub(crate) fn renumber_thread() {}
+
 /// Which of the schedule's threads runs: the first is 0.
 pub(crate) fn thread_index() -> usize {
     super::planted::number(shuttle::thread::current().id())

@@ -9,7 +9,7 @@ use std::iter;
 
 pub(crate) use super::lane::{Entered, LaneId, Left};
 use super::lane::{GOOD_MASK, Lane, MOST_IN_FLIGHT};
-use crate::sync::{AtomicU32, OnceLock, Ordering, processors, scaled, seeded, thread_index};
+use crate::sync::{AtomicU32, OnceLock, Ordering, processors, renumber_thread, scaled, seeded, thread_index};
 
 /// No larger than a cache line, which is read only once there are more lanes: then no call begins in the first.
 #[derive(Debug)]
@@ -217,10 +217,14 @@ impl Flow {
             .chain(self.more.get().into_iter().flat_map(|more| more.0.iter()).map(|Apart(lane)| lane))
     }
 
-    /// A call met another at its lane.
+    /// A call met another at its lane: where there are more, this thread may be better off in another.
     #[cold]
     fn meet(&self) {
-        self.meetings.fetch_add(1, Ordering::Relaxed);
+        if self.more.get().is_some() {
+            renumber_thread();
+        } else {
+            self.meetings.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[cold]

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use super::histogram::{CELLS, Stripe, lower_bound};
 use super::ring::{self, Ring};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, processors, scaled, spin, thread_index};
+use crate::sync::{
+    AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, processors, renumber_thread, scaled, spin, thread_index,
+};
 use crate::time::Stamp;
 
 /// The window in four parts: each takes up to 700 bytes.
@@ -105,6 +107,7 @@ impl Latencies {
             }
         }
         let more = self.more.get_or_init(|| Box::new(More::new()));
+        renumber_thread();
         if !self.stripes().any(|stripe| stripe.try_add(nanos)) {
             let _turn = self.ring.lock();
             more.last_resort.add(nanos);
