@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fusebox::{AdaptiveLimit, AdaptiveTimeout, Breaker, Builder, Bulkhead, Command, Error, Event, Registry, State};
+use fusebox::{
+    AdaptiveLimit, AdaptiveTimeout, Breaker, Builder, Bulkhead, Command, Config, Error, Event, Registry, State,
+};
 use support::{Failure, advance, after, drain, hang, in_a_row, ms, poll, record, secs, succeed};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -358,4 +360,10 @@ fn what_is_out_of_range_is_named() {
     assert_eq!(timeout(p90().warm_up(0)), ["adaptive_timeout.warm_up"]);
     assert_eq!(fields(builder().no_latency().adaptive_timeout(p90())), ["adaptive_timeout"]);
     assert!(builder().no_timeout().adaptive_timeout(p90()).build().is_ok());
+}
+
+#[test]
+fn the_worst_case_of_an_attempt_is_the_longest_timeout() {
+    let config = Config::default().timeout(ms(250)).adaptive_timeout(p90().max(secs(2)));
+    assert_eq!(config.worst_case().attempt, Some(secs(2)));
 }
