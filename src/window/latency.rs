@@ -172,8 +172,14 @@ impl Latencies {
         // The total comes from the cells themselves: a count that races with this reading must not push a percentile
         // past the last cell.
         let count = cells.iter().map(|&n| u64::from(n)).sum();
-        if count == 0 || latest.min > latest.max {
+        if count == 0 {
             return Latency::default();
+        }
+        if latest.min > latest.max {
+            // What was just recorded is in its cell before it is among the extremes.
+            let is_used = |&n: &u32| n > 0;
+            latest.min = cells.iter().position(is_used).map_or(0, lower_bound);
+            latest.max = cells.iter().rposition(is_used).map_or(0, |last| lower_bound(last + 1));
         }
         Latency {
             cells: Some(cells.into()),
