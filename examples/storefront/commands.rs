@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fusebox::{Breaker, Command, ConfigError};
+use fusebox::{Breaker, Command, ConfigError, Retry};
 
 use crate::schedule::{Pace, Supplier};
 
@@ -33,13 +33,19 @@ impl Commands {
                 .group("storefront")
                 .timeout(Duration::from_millis(50))
                 .max_concurrent(20)
-                .breaker(breaker(0.5))
+                // It falls silent at times. Calls in flight count as slow before their timeout is up, so that the circuit
+                // opens that much sooner.
+                .breaker(breaker(0.5).slow_calls(0.5, Duration::from_millis(30)).count_in_flight(true))
                 .latency_window(pace.of(4.0))
                 .build()?,
             stock: Command::builder("stock")
                 .group("storefront")
                 .timeout(Duration::from_millis(40))
                 .max_concurrent(16)
+                // A page waits no longer for two attempts than for one, so the second has what the first left over. What
+                // all retries together may add to the load is the budget's business.
+                .deadline(Duration::from_millis(40))
+                .retry(Retry::exponential(Duration::from_millis(2)).attempts(2))
                 .breaker(breaker(0.5))
                 .latency_window(pace.of(4.0))
                 .build()?,

@@ -85,7 +85,7 @@ impl Shop {
         let call = || self.stock.fetch(item, visit, |text| text.parse().ok().map(Stock::Known));
         match &self.care {
             Care::Naive { patience } => patiently(*patience, call()).await,
-            Care::Commands(commands) => commands.stock.run(call).fallback(async |_| Ok(Stock::Unknown)).await,
+            Care::Commands(commands) => commands.stock.retry(call).fallback(async |_| Ok(Stock::Unknown)).await,
         }
     }
 
