@@ -6,10 +6,10 @@ host="$(rustc -vV | sed -n 's/^host: //p')"
 
 # Sanitizers and fuzzing want flags of a nightly compiler.
 if rustup run nightly rustc -V >/dev/null 2>&1; then
-    nightly=(cargo +nightly)
+    nightly=(cargo +nightly) toolchain=(--toolchain nightly)
 else
     printf '\n!! NO NIGHTLY TOOLCHAIN: sanitizers and fuzzing run on %s with RUSTC_BOOTSTRAP=1\n' "$(rustc -V)"
-    nightly=(env RUSTC_BOOTSTRAP=1 cargo)
+    nightly=(env RUSTC_BOOTSTRAP=1 cargo) toolchain=()
 fi
 
 # tool NAME VERSION: installs a cargo subcommand if it is missing.
@@ -27,14 +27,18 @@ shuttle() {
         cargo test --profile models --lib schedules -- --nocapture --test-threads=2
 }
 
-# sanitizer NAME [cargo test arguments]. In release: elsewhere even a lock that is free is not seen, and everything behind it
-# is a false alarm.
+# sanitizer NAME [cargo test arguments]. The standard library is built along for ThreadSanitizer: it does not see a lock that
+# another thread waits for otherwise, and takes everything behind it for a race.
 sanitizer() {
-    local name="$1"
+    local name="$1" std=()
     shift
+    if [[ "$name" == thread ]]; then
+        rustup component add rust-src "${toolchain[@]}"
+        std=(-Zbuild-std)
+    fi
     RUSTFLAGS="-Zsanitizer=$name -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR="$targets/$name" \
-        TSAN_OPTIONS="suppressions=$PWD/.ci/tsan.txt" FUSEBOX_MODEL_CASES="${FUSEBOX_MODEL_CASES:-500}" \
-        "${nightly[@]}" test --release --target "$host" --all-features "$@"
+        FUSEBOX_MODEL_CASES="${FUSEBOX_MODEL_CASES:-500}" \
+        "${nightly[@]}" test "${std[@]}" --profile models --target "$host" --all-features "$@"
 }
 
 # fuzz SECONDS: each target for so long, on the kept corpus, to which nothing is added.
