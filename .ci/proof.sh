@@ -33,8 +33,12 @@ sanitizer() {
     local name="$1" std=()
     shift
     if [[ "$name" == thread ]]; then
-        rustup component add rust-src "${toolchain[@]}"
-        std=(-Zbuild-std)
+        if rustup component add rust-src "${toolchain[@]}"; then
+            std=(-Zbuild-std)
+        else
+            printf '\n!! NO SOURCE OF THE STANDARD LIBRARY: ThreadSanitizer runs the unit tests alone\n'
+            set -- --lib
+        fi
     fi
     RUSTFLAGS="-Zsanitizer=$name -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR="$targets/$name" \
         FUSEBOX_MODEL_CASES="${FUSEBOX_MODEL_CASES:-500}" \
