@@ -189,15 +189,18 @@
 //! | `fusebox_hedges_total` | counter | `outcome` | with `hedge`: won, lost |
 //! | `fusebox_attempts_per_call` | gauge | | with either: operations started per call, over ten seconds |
 //! | `fusebox_fallbacks_total` | counter | `outcome` | success, failure, rejected |
-//! | `fusebox_state` | gauge | `state` | 1 for the state the circuit is in |
+//! | `fusebox_state` | gauge | `state` | 1 for the state the circuit is in; of a keyed command, circuits in each |
 //! | `fusebox_transitions_total` | counter | `from`, `to`, `cause` | changes of state |
 //! | `fusebox_late_outcomes_total` | counter | | results of an older generation |
-//! | `fusebox_in_flight`, `fusebox_concurrency_limit`, `fusebox_queue_length` | gauge | | the bulkhead; no limit series when unlimited |
+//! | `fusebox_in_flight`, `fusebox_concurrency_limit`, `fusebox_queue_length` | gauge | | the bulkhead; no limit series when unlimited; of a keyed command, the sums over its circuits |
 //! | `fusebox_window_calls`, `fusebox_window_error_ratio` | gauge | | what the breaker judges by |
 //! | `fusebox_config_error_rate`, `fusebox_config_min_calls`, `fusebox_config_open_seconds`, `fusebox_config_timeout_seconds` | gauge | | the settings, as threshold lines |
+//! | `fusebox_config_concurrency_min`, `fusebox_config_concurrency_max`, `fusebox_config_calls_per_second` | gauge | | with an adaptive limit; with a rate limit |
+//! | `fusebox_keyed_evictions_total`, `fusebox_keyed_overflow_total` | counter | | of a keyed command: keys that made room; lookups that found none |
 //! | `fusebox_config_reloads_total` | counter | `outcome` | applied, rejected |
 //!
-//! All carry `command`, and `group` where there is one.
+//! All carry `command`, and `group` where there is one. Counters are there at 0 from a command's first use, with every
+//! transition that a circuit makes by itself, so that the increase of the first one is seen too.
 //!
 //! # Testing
 //!

@@ -468,6 +468,11 @@ fn the_registry_and_the_metrics_have_one_command_however_many_keys() {
     assert_eq!(series("fusebox_keyed_evictions_total"), ["} 7"], "{text}");
     assert_eq!(series("fusebox_keyed_overflow_total"), ["} 1"], "{text}");
     assert_eq!(series("fusebox_in_flight"), ["} 2"], "{text}");
+    assert_eq!(
+        series("fusebox_concurrency_limit"),
+        ["} 600"],
+        "100 for each circuit, the shared one among them: {text}"
+    );
     assert_eq!(series("fusebox_window_calls"), ["} 1"], "open circuits judge anew: {text}");
     let states = series("fusebox_state");
     assert!(states.contains(&",state=\"open\"} 3".to_owned()), "{states:?}");

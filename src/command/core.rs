@@ -201,7 +201,7 @@ impl Core {
         let mut sample = Sample {
             states: Default::default(),
             in_flight: 0,
-            limit: self.slots.limit(),
+            limit: None,
             queue_length: 0,
             health: Health::default(),
             keyed: !circuits.is_empty(),
@@ -224,6 +224,8 @@ impl Core {
         let view = self.circuit.view(now);
         sample.states[view.state as usize] += 1;
         sample.in_flight += u64::from(self.slots.in_flight());
+        // All have one or none has: they share a configuration.
+        sample.limit = self.slots.limit().map(|limit| u64::from(limit) + sample.limit.unwrap_or(0));
         sample.queue_length += u64::from(self.slots.waiting());
         sample.health.errors += view.health.errors;
         sample.health.total += view.health.total;

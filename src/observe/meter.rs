@@ -63,7 +63,7 @@ pub(crate) struct Sample {
     /// Circuits in each state, in the order of [`State::ALL`].
     pub(crate) states: [u32; State::ALL.len()],
     pub(crate) in_flight: u64,
-    pub(crate) limit: Option<u32>,
+    pub(crate) limit: Option<u64>,
     pub(crate) queue_length: u64,
     pub(crate) health: Health,
     /// Keys that made room and lookups that found none, for a keyed command.
@@ -103,6 +103,8 @@ struct Handles {
     durations: [Histogram; 3],
     fallbacks: [Counter; 3],
     late: Counter,
+    /// Applied, rejected.
+    reloads: [Counter; 2],
     /// Of commands whose calls are attempted more than once.
     attempts: OnceLock<Box<[Counter; Fate::ALL.len()]>>,
     hedges: OnceLock<Box<[Counter; HedgeOutcome::ALL.len()]>>,
@@ -171,9 +173,8 @@ impl Meter {
         if alone {
             self.state.store(to as usize, Ordering::Relaxed);
         }
-        self.guarded(|recorder| {
-            let labels = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
-            self.counter(recorder, "fusebox_transitions_total", &labels).increment(1);
+        self.with(|_, recorder| {
+            self.change(recorder, from, to, cause).increment(1);
             if alone {
                 self.state(recorder);
             }
@@ -191,12 +192,7 @@ impl Meter {
     }
 
     pub(crate) fn reload(&self, applied: bool) {
-        self.guarded(|recorder| {
-            for (outcome, hit) in [("applied", applied), ("rejected", !applied)] {
-                let counter = self.counter(recorder, "fusebox_config_reloads_total", &[("outcome", outcome)]);
-                counter.increment(u64::from(hit));
-            }
-        });
+        self.with(|handles, _| handles.reloads[usize::from(!applied)].increment(1));
     }
 
     pub(crate) fn sample(&self, sample: &Sample) {
@@ -214,7 +210,7 @@ impl Meter {
             }
             let gauges = [
                 ("fusebox_in_flight", Some(sample.in_flight as f64)),
-                ("fusebox_concurrency_limit", sample.limit.map(f64::from)),
+                ("fusebox_concurrency_limit", sample.limit.map(|limit| limit as f64)),
                 ("fusebox_queue_length", Some(sample.queue_length as f64)),
                 ("fusebox_window_calls", Some(sample.health.total as f64)),
                 ("fusebox_window_error_ratio", Some(sample.health.error_rate().unwrap_or(0.0))),
@@ -331,16 +327,26 @@ impl Meter {
         let fallback = |outcome: FallbackOutcome| {
             self.counter(recorder, "fusebox_fallbacks_total", &[("outcome", outcome.as_str())])
         };
+        let reload = |outcome| self.counter(recorder, "fusebox_config_reloads_total", &[("outcome", outcome)]);
         self.state(recorder);
+        for (from, to, cause) in AUTOMATIC {
+            self.change(recorder, from, to, cause).increment(0);
+        }
         Handles {
             recorder: address,
             calls: Outcome::ALL.map(calls),
             durations: [Outcome::Success, Outcome::Failure, Outcome::TimedOut].map(duration),
             fallbacks: FallbackOutcome::ALL.map(fallback),
             late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
+            reloads: ["applied", "rejected"].map(reload),
             attempts: OnceLock::new(),
             hedges: OnceLock::new(),
         }
+    }
+
+    fn change(&self, recorder: &dyn Recorder, from: State, to: State, cause: &'static str) -> Counter {
+        let labels = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
+        self.counter(recorder, "fusebox_transitions_total", &labels)
     }
 
     fn counter(&self, recorder: &dyn Recorder, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
@@ -367,6 +373,21 @@ impl std::fmt::Debug for Meter {
 
 const EVICTIONS: &str = "fusebox_keyed_evictions_total";
 const OVERFLOW: &str = "fusebox_keyed_overflow_total";
+
+/// What circuits do by themselves, without an operator. Their series are there before it happens: the increase of one that
+/// appears at 1 is none, and a command's first opening is the one to be told of.
+const AUTOMATIC: [(State, State, &str); 10] = [
+    (State::Closed, State::Open, "error_rate"),
+    (State::Closed, State::Open, "consecutive_failures"),
+    (State::Closed, State::Open, "slow_calls"),
+    (State::Closed, State::Open, "open_for"),
+    (State::Open, State::HalfOpen, "wait_over"),
+    (State::HalfOpen, State::Open, "probes_failed"),
+    (State::HalfOpen, State::Open, "ramp_failed"),
+    (State::HalfOpen, State::Open, "open_for"),
+    (State::HalfOpen, State::Closed, "probes_passed"),
+    (State::HalfOpen, State::Closed, "ramp_passed"),
+];
 
 static METADATA: Metadata<'static> = Metadata::new("fusebox", Level::INFO, Some("fusebox"));
 
