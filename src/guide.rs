@@ -204,14 +204,27 @@
 //!
 //! # Testing
 //!
-//! Under the feature `test-util` the crate follows tokio's clock, so that a test can open a circuit, let an hour pass and
-//! close it again in no time; the module `testing`, which exists with that feature, has an example. Switch it on in
-//! `dev-dependencies` only:
+//! Test your service with the commands that it has, and stage the dependency. Under the feature `test-util` the crate
+//! follows tokio's clock, so that a test can open a circuit, let an hour pass and close it again in no time. Switch it on
+//! in `dev-dependencies` only:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! fusebox = { version = "0.1", features = ["test-util"] }
+//! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
+//!
+//! The module `testing`, which exists with that feature, has what such tests need, and a whole test as an example:
+//!
+//! * a `Script` stands in for the dependency: answers, errors, delays and silence, call by call. It counts what reaches
+//!   it, so a test can say that a refused call never did, and when each attempt was made;
+//! * a `Timeline` records what happened to the circuits, and compares it with a few lines of text;
+//! * `advance` lets time pass, `advance_to_probe` exactly as much as an open circuit has left, and `seed` makes jitter
+//!   repeat itself, where it is not simply switched off.
+//!
+//! Test what is yours: that a fallback gives the list's price, that attempts fit into the caller's deadline, that what is
+//! the caller's own mistake opens nothing. Commands that are built once per process are shared by tests that run at the
+//! same time; let a test build its own.
 
 #[allow(unused_imports, reason = "for the links above")]
 use crate::*;

@@ -63,7 +63,7 @@ mod retry;
 mod schedules;
 #[allow(clippy::disallowed_types, reason = "the door to locks")]
 mod sync;
-#[cfg(feature = "test-util")]
+#[cfg(all(feature = "test-util", not(fusebox_shuttle)))]
 pub mod testing;
 #[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the door to clocks")]
 mod time;

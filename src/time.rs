@@ -23,6 +23,8 @@ mod source;
 #[path = "time/timer.rs"]
 mod timer;
 
+#[cfg(all(not(fusebox_shuttle), feature = "test-util"))]
+pub(crate) use source::advance;
 #[cfg(fusebox_shuttle)]
 pub(crate) use source::{Timer, timer};
 #[cfg(all(test, fusebox_shuttle))]

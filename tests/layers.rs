@@ -132,7 +132,11 @@ const LAYERS: [&[&str]; 15] = [
         "models/slots.rs",
         "proof.rs",
         "schedules.rs",
-        "testing.rs",
+        "testing/mod.rs",
+        "testing/clock.rs",
+        "testing/diff.rs",
+        "testing/script.rs",
+        "testing/timeline.rs",
     ],
 ];
 

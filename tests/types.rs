@@ -65,6 +65,17 @@ fn auto_traits() {
     cloned::<Command<NotClone>>();
 }
 
+/// X6: what a test holds goes to its tasks and threads, whatever values there are in it.
+#[cfg(feature = "test-util")]
+#[test]
+fn auto_traits_for_tests() {
+    use fusebox::testing::{Entry, Script, Timeline};
+    shared::<(Script<Rc<u32>, Rc<Oops>>, Timeline, Entry)>();
+    cloned::<(Script<Rc<u32>, Rc<Oops>>, Entry)>();
+    shown::<(Script<Rc<u32>, Rc<Oops>>, Timeline, Entry)>();
+    drop(is_send(is_static(Script::<Rc<u32>, Rc<Oops>>::new().call())));
+}
+
 /// X6: a call asks its user for no more than it needs: what borrows may borrow, what is not `Send` may stay.
 #[tokio::test]
 async fn a_call_asks_for_nothing_it_does_not_need() {

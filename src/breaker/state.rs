@@ -144,6 +144,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ErrorRate { threshold } => write!(f, "the error rate reached {} %", threshold * 100.0),
+            Self::ConsecutiveFailures { failures: 1 } => f.write_str("a single error"),
             Self::ConsecutiveFailures { failures } => write!(f, "{failures} errors in a row"),
             Self::SlowCalls { threshold } => write!(f, "the share of slow calls reached {} %", threshold * 100.0),
             Self::OpenFor { wait } => write!(f, "a result asked for {wait:?} of rest"),

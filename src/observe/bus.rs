@@ -32,7 +32,12 @@ impl Bus {
     }
 
     pub(crate) fn subscribe(&self) -> Events {
-        let queue = Arc::new(Queue(Mutex::new(Backlog::default())));
+        self.subscribe_within(QUEUE_LENGTH)
+    }
+
+    /// As [`Bus::subscribe`], for a reader that may be so many events behind.
+    pub(crate) fn subscribe_within(&self, room: usize) -> Events {
+        let queue = Arc::new(Queue { room, backlog: Mutex::new(Backlog::default()) });
         self.subscribers.lock().push(Arc::downgrade(&queue));
         Events { queue }
     }
@@ -94,7 +99,7 @@ impl Stream for Events {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut waker = Some(cx.waker().clone());
-        let mut backlog = self.queue.0.lock();
+        let mut backlog = self.queue.backlog.lock();
         let next = backlog.next();
         if next.is_pending() {
             std::mem::swap(&mut backlog.waker, &mut waker);
@@ -111,7 +116,11 @@ impl fmt::Debug for Events {
     }
 }
 
-struct Queue(Mutex<Backlog>);
+struct Queue {
+    /// Events that the reader may be behind.
+    room: usize,
+    backlog: Mutex<Backlog>,
+}
 
 #[derive(Default)]
 struct Backlog {
@@ -123,8 +132,8 @@ struct Backlog {
 
 impl Queue {
     fn push(&self, event: Event) {
-        let mut backlog = self.0.lock();
-        if backlog.events.len() == QUEUE_LENGTH {
+        let mut backlog = self.backlog.lock();
+        if backlog.events.len() == self.room {
             backlog.events.pop_front();
             backlog.missed += 1;
         }
@@ -135,7 +144,7 @@ impl Queue {
     }
 
     fn end(&self) {
-        let mut backlog = self.0.lock();
+        let mut backlog = self.backlog.lock();
         backlog.ended = true;
         let waker = backlog.waker.take();
         drop(backlog);

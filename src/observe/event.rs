@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use crate::breaker::state::{Cause, Forced, RampStage, State};
 use crate::window::counts::{Counts, Health};
 
-/// Something that happened to a command. `Display` puts it in one line.
+/// Something that happened to a command. `Display` puts it in one line, and its alternate form, `{:#}`, leaves out what a
+/// transition had seen.
 ///
 /// Events of one command are delivered in order and exactly once, after every lock is released.
 ///
@@ -236,6 +237,22 @@ impl Event {
             Self::Missed(_) => None,
         }
     }
+
+    /// When it happened, by the wall clock; `None` for [`Event::Missed`].
+    pub fn at(&self) -> Option<SystemTime> {
+        match self {
+            Self::Transition(transition) => Some(transition.at),
+            Self::OverrideSet { at, .. }
+            | Self::OverrideCleared { at, .. }
+            | Self::Reconfigured { at, .. }
+            | Self::ReloadRejected { at, .. }
+            | Self::LimitAdapted { at, .. }
+            | Self::TimeoutAdapted { at, .. }
+            | Self::LeaseExpired { at, .. }
+            | Self::RampStage { at, .. } => Some(*at),
+            Self::Missed(_) => None,
+        }
+    }
 }
 
 /// A command and, if it is one of many, its key.
@@ -301,6 +318,9 @@ impl fmt::Display for Transition {
         let Self { command, key, from, to, cause, report, .. } = self;
         let command = Subject(command, key);
         write!(f, "{command}: {from} -> {to}: {cause}")?;
+        if f.alternate() {
+            return Ok(());
+        }
         // The figures are news where they decided; probes are told by their cause.
         if *from == State::Closed && *to == State::Open {
             let health = report.health;
