@@ -84,14 +84,14 @@ fn shut() -> Command {
 // What a bench is given is given back, so that dropping it does not count.
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(431))]
+#[bench::call(args = (closed()), config = at_most(402))]
 fn success(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (observed()), config = at_most(657))]
+#[bench::call(args = (observed()), config = at_most(628))]
 fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -> (PrometheusRecorder, Command) {
     metrics::with_local_recorder(&recorder, || {
         (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -100,7 +100,7 @@ fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1215))]
+#[bench::call(args = (timed()), config = at_most(1201))]
 fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| done(second(command.run(PendingOnce::default))));
@@ -109,7 +109,7 @@ fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1536))]
+#[bench::call(args = (timed()), config = at_most(1531))]
 fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| abandon(command.run(PendingOnce::default)));
@@ -118,28 +118,28 @@ fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1405))]
+#[bench::call(args = (failing()), config = at_most(1393))]
 fn failure(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1540))]
+#[bench::call(args = (failing()), config = at_most(1536))]
 fn failure_with_fallback(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))).fallback(|_| async { Ok(2) }))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (shut()), config = at_most(281))]
+#[bench::call(args = (shut()), config = at_most(271))]
 fn refused_open(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (used(narrow("narrow"))), config = at_most(370))]
+#[bench::call(args = (used(narrow("narrow"))), config = at_most(354))]
 fn refused_full(command: Command) -> Command {
     let only = command.admit().expect("a free slot");
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -148,7 +148,7 @@ fn refused_full(command: Command) -> Command {
 }
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(338))]
+#[bench::call(args = (closed()), config = at_most(327))]
 fn admit_and_succeed(command: Command) -> Command {
     (0..CALLS).for_each(|_| command.admit().expect("a free slot").succeed());
     command

@@ -44,13 +44,12 @@ pub(crate) struct Circuit {
     until: AtomicU64,
     /// Where the window's running bucket ends.
     edge: AtomicU64,
-    /// From how many nanoseconds on a call is slow.
+    /// From how many nanoseconds on the success of a call takes the lock: because it is slow, or, from 0 on, because only
+    /// the last n calls count, each in its place.
     slow_from: AtomicU64,
     /// From how many successes on one must be judged: [`Due`].
     due: AtomicU64,
     streak: Streak,
-    /// Whether only the last n calls count: then every outcome that counts takes the lock.
-    counts_calls: AtomicBool,
     /// Whether refusals of the bulkhead count as errors.
     counts_rejections: AtomicBool,
     /// From how many nanoseconds on a cancelled call is a failure.
@@ -126,7 +125,6 @@ impl Circuit {
             slow_from: AtomicU64::new(0),
             due: AtomicU64::new(0),
             streak: Streak::new(Word::FIRST),
-            counts_calls: AtomicBool::new(false),
             counts_rejections: AtomicBool::new(false),
             cancelled_after: AtomicU64::new(0),
             news: AtomicBool::new(false),
@@ -158,11 +156,11 @@ impl Circuit {
         })
     }
 
-    /// Admits a call if the circuit is closed, and nothing waits to be told.
+    /// Admits a call if the circuit is closed.
     #[inline(always)]
     pub(crate) fn pass(&self) -> Option<Ticket> {
         let word = self.word();
-        (word.is_closed() && !self.has_news()).then(|| Ticket::passing(word))
+        word.is_closed().then(|| Ticket::passing(word))
     }
 
     /// Admits or refuses a call, which takes a probe's place when the circuit is half-open.
@@ -219,13 +217,11 @@ impl Circuit {
     /// closed circuit.
     #[inline]
     pub(crate) fn record(&self, now: Stamp, ticket: Ticket, ending: Ending, slot: Option<LaneId>) -> Recorded {
-        let slow = ending.elapsed >= self.slow_from.load(Ordering::Relaxed);
         let simple = ending.outcome == Outcome::Success
-            && !slow
-            && !ending.overdue
-            && !self.counts_calls.load(Ordering::Relaxed);
+            && ending.elapsed < self.slow_from.load(Ordering::Relaxed)
+            && !ending.overdue;
         let Some(lane) = slot.filter(|_| simple && ticket.is_passing() && self.word() == ticket.word) else {
-            return self.record_slow(now, ticket, ending, slow);
+            return self.record_slow(now, ticket, ending);
         };
         if !seeded("roll") {
             self.roll(now);
@@ -233,7 +229,7 @@ impl Circuit {
         // A generation that begins from here on changes what the lane expects, so that a success is counted for its own
         // generation or not at all.
         let Some(left) = self.tally.flow().leave_good(lane, ticket.word.generation()) else {
-            return self.record_slow(now, ticket, ending, slow);
+            return self.record_slow(now, ticket, ending);
         };
         self.streak.end(ticket.word);
         let due = Due::from_raw(self.due.load(Ordering::Acquire));
@@ -262,9 +258,10 @@ impl Circuit {
     }
 
     #[cold]
-    fn record_slow(&self, now: Stamp, ticket: Ticket, ending: Ending, slow: bool) -> Recorded {
+    fn record_slow(&self, now: Stamp, ticket: Ticket, ending: Ending) -> Recorded {
         self.decide(now, |core| {
             let Ending { outcome, open_for, .. } = ending;
+            let slow = core.rules.slow_calls.is_some_and(|(_, threshold)| ending.elapsed >= threshold);
             let counts = outcome == Outcome::Success || outcome.is_error();
             // Under the lock: whether a probe's place has been given to another is not in the word.
             let late = match seeded("evicted") {
@@ -530,11 +527,11 @@ impl Circuit {
     /// Needs the lock: shows the atomics what has been decided.
     fn publish(&self, core: &Core) {
         let slow_from = core.rules.slow_calls.map_or(u64::MAX, |(_, threshold)| threshold);
+        let slow_from = if core.books.counts_calls() { 0 } else { slow_from };
         self.slow_from.store(slow_from, Ordering::Relaxed);
         if Lookout::is_wanted(&core.rules) || self.lookout().is_some() {
             self.lookout.get_or_init(Box::default).publish(&core.rules);
         }
-        self.counts_calls.store(core.books.counts_calls(), Ordering::Relaxed);
         self.counts_rejections.store(core.rules.count_rejections, Ordering::Relaxed);
         self.cancelled_after.store(core.rules.cancelled_after, Ordering::Relaxed);
         self.edge.store(core.books.edge().as_nanos(), Ordering::Relaxed);

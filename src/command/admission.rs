@@ -81,11 +81,11 @@ impl Core {
         }
         self.circuit.roll(now);
         let lane = self.slots.try_acquire()?;
-        let ticket = self.circuit.pass();
-        if ticket.is_none() {
+        let Some(ticket) = self.circuit.pass() else {
             self.slots.release(lane);
-        }
-        Some(Permit::borrowed(self, Admission { ticket: ticket?, lane }, now))
+            return None;
+        };
+        Some(Permit::plain(self, Admission { ticket, lane }, now))
     }
 
     /// Admits a call at once or says why not; a refusal is not counted yet. `timeout` is in nanoseconds.

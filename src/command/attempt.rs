@@ -21,7 +21,7 @@ use crate::time::{Stamp, Timer, timer};
 /// `S` is what the operation is made from; it lies where the operation will.
 #[pin_project]
 pub(crate) struct Attempt<'c, S, F> {
-    /// In nanoseconds; until the first poll it may be [`OWN`].
+    /// In nanoseconds; until it is first needed it may be [`OWN`]: most calls never need it.
     timeout: u64,
     /// Of the wait for a turn or a slot, then of the operation. Armed when that first has to wait: most never do.
     #[pin]
@@ -103,19 +103,14 @@ impl<'c, S, F> Attempt<'c, S, F> {
         loop {
             match this.state.as_mut().project() {
                 StateProj::FirstPoll(seed) => {
-                    if *this.timeout == OWN {
-                        *this.timeout = core.timeout();
-                    }
-                    let limit = *this.timeout;
                     let now = Stamp::now();
-                    // Written where it stays, by whoever makes it.
-                    *this.permit = core.pass(now);
-                    if let Some(permit) = this.permit {
+                    if let Some(permit) = core.pass(now) {
+                        let permit = this.permit.insert(permit);
                         let operation = make(seed, permit, &mut start);
                         this.state.set(State::Operation(operation));
                         continue;
                     }
-                    match core.enter(now, limit) {
+                    match core.enter(now, limit(this.timeout, core)) {
                         Ok(admission) => {
                             let permit = this.permit.insert(Permit::borrowed(core, admission, now));
                             let operation = make(seed, permit, &mut start);
@@ -136,8 +131,7 @@ impl<'c, S, F> Attempt<'c, S, F> {
                     }
                 }
                 StateProj::Place(place, seed) => {
-                    let limit = &mut *this.timeout;
-                    let admitted = ready!(place.poll(this.timer.as_mut(), limit, cx));
+                    let admitted = ready!(place.poll(this.timer.as_mut(), this.timeout, cx));
                     this.timer.set(None);
                     match admitted {
                         Ok(permit) => {
@@ -152,10 +146,9 @@ impl<'c, S, F> Attempt<'c, S, F> {
                     }
                 }
                 StateProj::Operation(operation) => {
-                    let limit = *this.timeout;
                     let permit = this.permit.as_mut().expect("held until the operation ends");
                     permit.watch(Watch::UserCode);
-                    let ended = drive(operation, this.timer.as_mut(), classify, permit, limit, cx);
+                    let ended = drive(operation, this.timer.as_mut(), classify, permit, (this.timeout, core), cx);
                     let Poll::Ready(ended) = ended else {
                         permit.watch(Watch::Idle);
                         return Poll::Pending;
@@ -171,7 +164,7 @@ impl<'c, S, F> Attempt<'c, S, F> {
                             return Poll::Ready(result.map_err(Error::Failed));
                         }
                         None => {
-                            let error = permit.give_up(limit, elapsed);
+                            let error = permit.give_up(*this.timeout, elapsed);
                             this.timer.set(None);
                             return Poll::Ready(Err(error));
                         }
@@ -193,6 +186,15 @@ fn make<'c, S, F>(seed: &mut Option<S>, permit: &mut Permit<'c>, start: &mut imp
     operation
 }
 
+/// The timeout in nanoseconds, which is the command's own, as it is when this is first asked, if the call has no other.
+#[inline]
+fn limit(timeout: &mut u64, core: &Core) -> u64 {
+    if *timeout == OWN {
+        *timeout = core.timeout();
+    }
+    *timeout
+}
+
 /// 584 years less a nanosecond are no limit, either.
 const fn asked_for(timeout: u64) -> u64 {
     if timeout == OWN { u64::MAX } else { timeout }
@@ -205,7 +207,7 @@ fn drive<F, T, E>(
     mut timer: Pin<&mut Option<Timer>>,
     classify: &impl Classify<T, E>,
     permit: &mut Permit<'_>,
-    limit: u64,
+    (timeout, core): (&mut u64, &Core),
     cx: &mut Context<'_>,
 ) -> Poll<Option<(Result<T, E>, Verdict)>>
 where
@@ -215,6 +217,7 @@ where
         let verdict = classify.classify(&result);
         return Poll::Ready(Some((result, verdict)));
     }
+    let limit = limit(timeout, core);
     permit.note_waiting();
     if permit.is_looked_after() {
         return permit.poll_alarms(timer, limit, cx).map(|()| None);

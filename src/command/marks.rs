@@ -1,4 +1,4 @@
-//! What a call takes on when it has to wait, in one word that is zero for all that never do.
+//! What a call takes on that is not plain, or that has to wait, in one word that is zero for all others.
 
 use crate::breaker::lookout::Seat;
 
@@ -6,18 +6,19 @@ use crate::breaker::lookout::Seat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alarm {
     /// The timeout.
-    Timeout,
+    Timeout = 0,
     /// The moment from which on the call is slow.
-    Slow,
+    Slow = 1,
     /// That has passed, and the circuit counts the call; then it is set for the timeout.
-    Overdue,
+    Overdue = 4,
     /// That has passed, and concerns the circuit no more; likewise.
-    Passed,
+    Passed = 2,
     /// None: the circuit has opened, and the call must end.
-    Aborted,
+    Aborted = 3,
 }
 
-/// A seat in the low bits, where its task's waker is; above it the alarm, and whether it is the oldest one in flight.
+/// A seat in the low bits, where its task's waker is; above it the alarm, whether its end is to be learnt from, and
+/// whether it is the oldest one in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks(u32);
 
@@ -26,7 +27,18 @@ impl Marks {
 
     const SEAT: u32 = Seat::MASK;
     const ALARM: u32 = Self::SEAT.count_ones();
+    const LESSON: u32 = 1 << 30;
     const ELDEST: u32 = 1 << 31;
+    const FLAGS: u32 = Self::LESSON | Self::ELDEST;
+
+    /// Of a call whose end says something to limits or timeouts that move, if it `is_lesson`.
+    pub(super) const fn lesson(is_lesson: bool) -> Self {
+        Self(if is_lesson { Self::LESSON } else { 0 })
+    }
+
+    pub(super) const fn is_lesson(self) -> bool {
+        self.0 & Self::LESSON != 0
+    }
 
     pub(super) const fn is_eldest(self) -> bool {
         self.0 & Self::ELDEST != 0
@@ -37,17 +49,22 @@ impl Marks {
     }
 
     pub(super) const fn alarm(self) -> Alarm {
-        match (self.0 & !Self::ELDEST) >> Self::ALARM {
+        match (self.0 & !Self::FLAGS) >> Self::ALARM {
             0 => Alarm::Timeout,
             1 => Alarm::Slow,
-            2 => Alarm::Overdue,
-            3 => Alarm::Passed,
-            _ => Alarm::Aborted,
+            2 => Alarm::Passed,
+            3 => Alarm::Aborted,
+            _ => Alarm::Overdue,
         }
     }
 
+    /// Whether that is [`Alarm::Overdue`], by a look at one bit: every call asks when it ends.
+    pub(super) const fn is_overdue(self) -> bool {
+        self.0 & (Alarm::Overdue as u32) << Self::ALARM != 0
+    }
+
     pub(super) const fn set_alarm(&mut self, alarm: Alarm) {
-        self.0 = self.0 & (Self::ELDEST | Self::SEAT) | (alarm as u32) << Self::ALARM;
+        self.0 = self.0 & (Self::FLAGS | Self::SEAT) | (alarm as u32) << Self::ALARM;
     }
 
     pub(super) fn seat(self) -> Option<Seat> {
@@ -68,8 +85,8 @@ mod tests {
         let alarms = [Alarm::Timeout, Alarm::Slow, Alarm::Overdue, Alarm::Passed, Alarm::Aborted];
         for seat in [None, Seat::from_bits(1), Seat::from_bits(Seat::MASK)] {
             for alarm in alarms {
-                for eldest in [false, true] {
-                    let mut marks = Marks::NONE;
+                for (eldest, lesson) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let mut marks = Marks::lesson(lesson);
                     marks.set_alarm(Alarm::Aborted);
                     marks.set_seat(Seat::from_bits(5));
                     if eldest {
@@ -77,8 +94,11 @@ mod tests {
                     }
                     marks.set_alarm(alarm);
                     marks.set_seat(seat);
-                    assert_eq!((marks.alarm(), marks.seat(), marks.is_eldest()), (alarm, seat, eldest));
-                    assert_eq!(marks == Marks::NONE, (alarm, seat, eldest) == (Alarm::Timeout, None, false));
+                    assert_eq!((marks.alarm(), marks.seat()), (alarm, seat));
+                    assert_eq!(marks.is_overdue(), alarm == Alarm::Overdue);
+                    assert_eq!((marks.is_eldest(), marks.is_lesson()), (eldest, lesson));
+                    let plain = (alarm, seat, eldest, lesson) == (Alarm::Timeout, None, false, false);
+                    assert_eq!(marks == Marks::NONE, plain);
                 }
             }
         }

@@ -87,19 +87,26 @@ impl Deref for CoreRef<'_> {
 
 impl Permit<'static> {
     pub(crate) fn owned(core: Arc<Core>, admission: Admission, at: Stamp) -> Self {
-        Permit::with(CoreRef::Owned(core), admission, at)
+        let marks = Marks::lesson(core.extras.get().is_some());
+        Permit::with(CoreRef::Owned(core), admission, at, marks)
     }
 }
 
 impl<'c> Permit<'c> {
     #[inline]
     pub(crate) fn borrowed(core: &'c Core, admission: Admission, at: Stamp) -> Self {
-        Self::with(CoreRef::Borrowed(core), admission, at)
+        Self::with(CoreRef::Borrowed(core), admission, at, Marks::lesson(core.extras.get().is_some()))
+    }
+
+    /// Of a command that has no extras.
+    #[inline]
+    pub(crate) fn plain(core: &'c Core, admission: Admission, at: Stamp) -> Self {
+        Self::with(CoreRef::Borrowed(core), admission, at, Marks::NONE)
     }
 
     #[inline]
-    fn with(core: CoreRef<'c>, Admission { ticket, lane }: Admission, admitted: Stamp) -> Self {
-        Self { core, ticket, admitted, open: true, slot: Some(lane), watch: Watch::Stack, marks: Marks::NONE }
+    fn with(core: CoreRef<'c>, Admission { ticket, lane }: Admission, admitted: Stamp, marks: Marks) -> Self {
+        Self { core, ticket, admitted, open: true, slot: Some(lane), watch: Watch::Stack, marks }
     }
 
     /// The call succeeded.
@@ -163,7 +170,7 @@ impl<'c> Permit<'c> {
         if let Some(latencies) = &core.latencies {
             latencies.record(now, elapsed);
         }
-        let ending = Ending { outcome, elapsed, open_for, overdue: self.marks.alarm() == Alarm::Overdue };
+        let ending = Ending { outcome, elapsed, open_for, overdue: self.marks.is_overdue() };
         let recorded = core.circuit.record(now, self.ticket, ending, self.slot);
         match (recorded.left, self.slot) {
             (Some(left), _) => core.slots.left(left),
@@ -171,28 +178,28 @@ impl<'c> Permit<'c> {
             (None, None) => {}
         }
         if self.marks != Marks::NONE {
-            self.give_back_marks();
+            self.give_back_marks(Ended { admitted: self.admitted, at: now, outcome, elapsed });
         }
         core.family.meter.call(outcome, elapsed);
         if recorded.late {
             core.family.meter.late();
-        }
-        if let Some(parts) = core.extras.get() {
-            core.learn(parts, Ended { admitted: self.admitted, at: now, outcome, elapsed });
         }
         if core.circuit.has_news() {
             core.publish();
         }
     }
 
-    /// What waiting brought: the place of the oldest one, and the waker's seat.
-    fn give_back_marks(&self) {
+    /// What waiting brought: the place of the oldest one, and the waker's seat. And what the call has taught.
+    fn give_back_marks(&self, ended: Ended) {
         let core = &*self.core;
         if self.marks.is_eldest() {
             core.eldest.release();
         }
         if let (Some(seat), Some(lookout)) = (self.marks.seat(), core.circuit.lookout()) {
             lookout.leave(seat);
+        }
+        if let (true, Some(parts)) = (self.marks.is_lesson(), core.extras.get()) {
+            core.learn(parts, ended);
         }
     }
 

@@ -13,6 +13,7 @@ const SUBS: usize = 1 << SUB_BITS;
 const OCTAVES: usize = scaled(20, 0);
 pub(super) const CELLS: usize = SUBS + OCTAVES * SUBS;
 
+#[inline]
 fn cell_of(nanos: u64) -> usize {
     let units = nanos >> UNIT_BITS;
     if units < SUBS as u64 {
