@@ -202,6 +202,8 @@
 //! All carry `command`, and `group` where there is one. Counters are there at 0 from a command's first use, with every
 //! transition that a circuit makes by itself, so that the increase of the first one is seen too.
 //!
+//! The repository's `monitoring/` has recording rules, alerts and a Grafana dashboard for them.
+//!
 //! # Testing
 //!
 //! Test your service with the commands that it has, and stage the dependency. Under the feature `test-util` the crate
