@@ -196,6 +196,7 @@
 //! | `fusebox_window_calls`, `fusebox_window_error_ratio` | gauge | | what the breaker judges by |
 //! | `fusebox_config_error_rate`, `fusebox_config_min_calls`, `fusebox_config_open_seconds`, `fusebox_config_timeout_seconds` | gauge | | the settings, as threshold lines |
 //! | `fusebox_config_concurrency_min`, `fusebox_config_concurrency_max`, `fusebox_config_calls_per_second` | gauge | | with an adaptive limit; with a rate limit |
+//! | `fusebox_ramp_share` | gauge | | with a ramp: the share of calls that the breaker admits, 1 while closed, 0 while open or probing; of a keyed command, the mean over its circuits |
 //! | `fusebox_keyed_evictions_total`, `fusebox_keyed_overflow_total` | counter | | of a keyed command: keys that made room; lookups that found none |
 //! | `fusebox_config_reloads_total` | counter | `outcome` | applied, rejected |
 //!

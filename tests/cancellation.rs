@@ -4,9 +4,10 @@
 //! place in line or a fallback's slot is easily lost, and an outcome is recorded twice or never. It is the kind of bug
 //! that almost every peer had (Hystrix #1621 and #1198, resilience4j #332, failsafe #393), and it hides in one
 //! combination of many. So all of them are made: every way to begin a call, from every state that a circuit can be in,
-//! with an operation of up to four suspension points and every way in which that can end, with every kind of fallback,
-//! under a quiet and under a panicking listener, dropped after every number of polls. After each, nothing may be held,
-//! exactly one outcome may have been counted, and the circuit must work.
+//! with every option that has an eye on calls in flight, with an operation of up to four suspension points and every way
+//! in which that can end, with every kind of fallback, under a quiet and under a panicking listener, dropped after every
+//! number of polls. After each, nothing may be held, exactly one outcome may have been counted, and the circuit must
+//! work.
 //!
 //! Held here, by their ids in the list of invariants: P2 and P3 (every permit comes back, once), P4 (a place in line), P5
 //! (work outlives patience), P6 (a refused call does no work), R1 (one outcome each), R4, S2 (no probe is lost), E1
@@ -17,6 +18,7 @@
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::{Future, pending, ready};
+use std::iter::{Map, Repeat, repeat};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -27,8 +29,8 @@ use std::thread;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Bulkhead, Command, Counts, Error, Event, Guard, Outcome, Permit, RateLimit, Reason, Registry, Snapshot,
-    State, Verdict,
+    Again, Breaker, Budget, Bulkhead, Classify, Command, Counts, Error, Event, Guard, Hedge, Outcome, Permit, Ramp,
+    RateLimit, Reason, Registry, Retry, Snapshot, State, Verdict,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -52,6 +54,10 @@ fn blow(payload: &'static str) {
 enum Form {
     Run,
     GuardedBy,
+    /// With one attempt: what is tried here is what several attempts are made of.
+    Retry,
+    /// Likewise, as the hedge's time never comes.
+    Hedge,
 }
 
 /// What the call finds.
@@ -60,6 +66,18 @@ enum Start {
     Closed,
     /// The call is the one probe.
     HalfOpen,
+    /// The probe has passed, and the one stage of the ramp admits every call.
+    Ramp,
+    /// The circuit opens while the call is in flight, after two polls: another call fails.
+    Trips,
+    /// As `Trips`, and calls in flight end then.
+    Aborts,
+    /// A call counts as slow, and opens the circuit, before its timeout.
+    Silent,
+    /// As `Silent`, and calls in flight end then.
+    SilentAborts,
+    /// The last call counts, in place of those of a time.
+    LastCalls,
     ForcedClosed,
     /// The one slot is taken, and comes free after the call has waited for two polls.
     InLine,
@@ -142,6 +160,22 @@ impl Case {
         }
     }
 
+    /// Whether the circuit ends the call before anything else does: at the third poll, or when it is slow.
+    fn is_aborted(self) -> bool {
+        match (self.start, self.ending) {
+            (_, Ending::PanicMaking) => false,
+            (Start::Aborts, Ending::Never) => self.points >= 1,
+            (Start::Aborts, Ending::PanicAt(point)) => point > 2,
+            (Start::Aborts, _) => self.points > 2,
+            (start, ending) => start == Start::SilentAborts && ending == Ending::Never,
+        }
+    }
+
+    /// Whether the operation is dropped by that, and its drop panics.
+    fn dies_aborted(self) -> bool {
+        self.is_aborted() && self.ending == Ending::PanicInDrop
+    }
+
     /// Polls that end in `Pending` in line, in the operation, and in the fallback.
     fn pending(self) -> [u32; 3] {
         let in_line = match self.start {
@@ -151,6 +185,7 @@ impl Case {
         };
         let operating = match self.ending {
             _ if self.refused().is_some() => 0,
+            _ if self.start == Start::Aborts && self.is_aborted() => 2,
             Ending::PanicMaking => 0,
             Ending::PanicAt(point) => point,
             Ending::Never => self.points + 1,
@@ -168,7 +203,9 @@ impl Case {
     }
 
     fn falls_back(self) -> bool {
-        let called_for = self.refused().is_some() || matches!(self.ending, Ending::Err | Ending::Never);
+        let called_for = self.refused().is_some()
+            || self.is_aborted() && !self.dies_aborted()
+            || matches!(self.ending, Ending::Err | Ending::Never);
         called_for && self.fallback != Fallback::None
     }
 
@@ -176,6 +213,7 @@ impl Case {
     fn outcome(self) -> Outcome {
         match self.ending {
             _ if self.refused().is_some() => self.refused().unwrap().0,
+            _ if self.is_aborted() && !self.dies_aborted() => Outcome::Cancelled,
             Ending::Ok => Outcome::Success,
             Ending::Err => Outcome::Failure,
             Ending::Ignored => Outcome::Ignored,
@@ -186,9 +224,13 @@ impl Case {
 
     fn end(self) -> End {
         let cause = match self.ending {
-            // What a refused call was to run is dropped with the refusal, and its panic is the caller's.
-            Ending::PanicInDrop if self.refused().is_some() => return End::Panicked("drop"),
+            // What a refused call was to run is dropped with the refusal, and its panic is the caller's; what could be
+            // made again is dropped with the call.
+            Ending::PanicInDrop if self.refused().is_some() && matches!(self.form, Form::Run | Form::GuardedBy) => {
+                return End::Panicked("drop");
+            }
             _ if self.refused().is_some() => End::Rejected(self.refused().unwrap().1),
+            _ if self.is_aborted() && !self.dies_aborted() => End::Rejected(Reason::Aborted),
             Ending::Ok => End::Value(1),
             Ending::Err => End::Failed(Oops::Failed),
             Ending::Ignored => End::Failed(Oops::Ignored),
@@ -218,13 +260,16 @@ impl Case {
         }
     }
 
-    fn state_after(self, outcome: Option<Outcome>) -> State {
+    fn state_after(self, polls: u32, outcome: Option<Outcome>) -> State {
         let failed = outcome.is_some_and(Outcome::is_error);
         match self.start {
             Start::ForcedClosed => State::ForcedClosed,
             Start::Open => State::Open,
             _ if failed => State::Open,
+            Start::Trips | Start::Aborts if polls > 2 => State::Open,
+            Start::SilentAborts if self.is_aborted() && polls > self.pending()[1] => State::Open,
             Start::HalfOpen if outcome != Some(Outcome::Success) => State::HalfOpen,
+            Start::Ramp => State::HalfOpen,
             _ => State::Closed,
         }
     }
@@ -285,8 +330,11 @@ async fn suspend(points: u32) {
     for _ in 0..points {
         let mut suspended = false;
         std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut suspended, true) {
+                return Poll::Ready(());
+            }
             cx.waker().wake_by_ref();
-            if std::mem::replace(&mut suspended, true) { Poll::Ready(()) } else { Poll::Pending }
+            Poll::Pending
         })
         .await;
     }
@@ -344,6 +392,26 @@ fn call<'c>(command: &'c Command, case: Case, trace: &Rc<Trace>) -> Boxed<'c> {
                 .classify(classify);
             if has_fallback { Box::pin(run.fallback(fall_back)) } else { Box::pin(run) }
         }
+        Form::Retry | Form::Hedge => {
+            let (noted, mut operation) = (Rc::clone(trace), Some(operation));
+            let make = move || {
+                count(&noted.made);
+                if case.ending == Ending::PanicMaking {
+                    blow("making");
+                }
+                operation.take().expect("one attempt")
+            };
+            match case.form {
+                Form::Hedge => {
+                    let hedged = command.hedge(make).with(Hedge::after(10 * OPEN_FOR)).classify(classify);
+                    if has_fallback { Box::pin(hedged.fallback(fall_back)) } else { Box::pin(hedged) }
+                }
+                _ => {
+                    let retrying = command.retry(make).with(Retry::default().attempts(1)).classify(classify);
+                    if has_fallback { Box::pin(retrying.fallback(fall_back)) } else { Box::pin(retrying) }
+                }
+            }
+        }
         Form::GuardedBy => {
             let guarded = operation.guarded_by(command).classify(classify);
             if has_fallback { Box::pin(guarded.fallback(fall_back)) } else { Box::pin(guarded) }
@@ -361,9 +429,23 @@ impl Wake for CountingWaker {
     }
 }
 
-/// One slot, one probe, opens at the first error, for a second.
+/// One probe, opens at the first error, for a second.
+fn breaker(start: Start) -> Breaker {
+    let breaker = Breaker::error_rate(1.0).min_calls(1).open_for(OPEN_FOR).growth(1.0).jitter(0.0);
+    let silent = || breaker.clone().slow_calls(1.0, TIMEOUT / 2).count_in_flight(true);
+    match start {
+        Start::Ramp => breaker.ramp(Ramp::stages([1.0]).each(OPEN_FOR).min_calls(1)),
+        Start::Aborts => breaker.abort_on_trip(true),
+        Start::Silent => silent(),
+        Start::SilentAborts => silent().abort_on_trip(true),
+        Start::LastCalls => breaker.last_calls(1),
+        _ => breaker,
+    }
+}
+
+/// One slot, or two where another call is in flight meanwhile.
 fn touchy(start: Start, listener_panics: bool) -> Command {
-    let bulkhead = Bulkhead::new(1);
+    let bulkhead = Bulkhead::new(if matches!(start, Start::Trips | Start::Aborts) { 2 } else { 1 });
     let bulkhead = if start == Start::Full { bulkhead } else { bulkhead.queue(1, PATIENCE) };
     let builder = match start {
         // The next call but one would have to wait for too long: a turn that is lost is one that the test misses.
@@ -379,7 +461,9 @@ fn touchy(start: Start, listener_panics: bool) -> Command {
         .timeout(TIMEOUT)
         .bulkhead(bulkhead)
         .max_concurrent_fallbacks(1)
-        .breaker(Breaker::error_rate(1.0).min_calls(1).open_for(OPEN_FOR).growth(1.0).jitter(0.0))
+        // Nothing for a second attempt.
+        .budget(Budget::share(0.0).floor(0.0))
+        .breaker(breaker(start))
         .on_event(move |_| {
             if listener_panics {
                 blow("listener");
@@ -391,15 +475,26 @@ fn touchy(start: Start, listener_panics: bool) -> Command {
 
 async fn set(command: &Command, start: Start) -> Option<Permit<'static>> {
     match start {
-        Start::Closed => {}
+        Start::Closed | Start::Silent | Start::SilentAborts | Start::LastCalls => {}
         Start::Open => command.admit().unwrap().fail(),
         Start::HalfOpen => {
             command.admit().unwrap().fail();
             tokio::time::advance(OPEN_FOR).await;
         }
+        Start::Ramp => {
+            command.admit().unwrap().fail();
+            tokio::time::advance(OPEN_FOR).await;
+            command.admit().unwrap().succeed();
+        }
         Start::ForcedClosed => command.force_closed("test", None),
         Start::Turn | Start::OverRate => command.admit().unwrap().ignore(),
-        Start::InLine | Start::Granted | Start::WaitsInVain | Start::Full | Start::TurnThenInLine => {
+        Start::InLine
+        | Start::Granted
+        | Start::WaitsInVain
+        | Start::Full
+        | Start::TurnThenInLine
+        | Start::Trips
+        | Start::Aborts => {
             return command.admit_owned().ok();
         }
     }
@@ -423,6 +518,7 @@ async fn play(case: Case, most: u32) -> bool {
                 tokio::time::advance(PATIENCE).await;
             }
             Start::TurnThenInLine if polls == 3 => drop(holder.take()),
+            Start::Trips | Start::Aborts if polls == 2 => holder.take().expect("a call in flight").fail(),
             _ => {}
         }
         if case.ending == Ending::Never && trace.polled.get() == case.points + 1 {
@@ -440,7 +536,9 @@ async fn play(case: Case, most: u32) -> bool {
         };
     }
     let wakes = counter.0.load(Ordering::Relaxed) as u32;
-    assert!(wakes <= polls + 1, "{wakes} wakes for {polls} polls");
+    // Beyond what polls ask for: by the end of a wait, and by a circuit that ends its calls.
+    let others = 1 + u32::from(case.start == Start::Aborts);
+    assert!(wakes <= polls + others, "{wakes} wakes for {polls} polls");
     if case.start == Start::Granted {
         drop(holder.take());
     }
@@ -472,21 +570,24 @@ fn check(case: Case, polls: u32, end: Option<End>, trace: &Trace, before: &Snaps
     // P2, P3: nothing is held.
     let held = (after.in_flight(), after.queue_length(), after.fallbacks().in_flight);
     assert_eq!(held, (0, 0, 0), "in flight, in line, falling back");
-    // R1: one outcome, and the right one; the slot's holder, where there is one, was dropped meanwhile too.
+    // R1: one outcome, and the right one; the slot's holder, where there is one, has ended meanwhile too.
     let mut counted = difference(&before.lifetime(), &after.lifetime());
     if before.in_flight() == 1 {
-        let holder = counted.iter().position(|&outcome| outcome == Outcome::Cancelled).expect("the holder");
+        let tripped = matches!(case.start, Start::Trips | Start::Aborts) && polls > 2;
+        let of_holder = if tripped { Outcome::Failure } else { Outcome::Cancelled };
+        let holder = counted.iter().position(|&outcome| outcome == of_holder).expect("the holder");
         counted.remove(holder);
     }
     let allowed = case.counted(polls, ended);
     assert_eq!(counted.len(), allowed.len().min(1), "one outcome: {counted:?}");
     assert!(counted.iter().all(|outcome| allowed.contains(outcome)), "{counted:?} and not {allowed:?}");
-    assert_eq!(after.state(), case.state_after(counted.first().copied()), "state after {counted:?}");
+    let state = case.state_after(polls, counted.first().copied());
+    assert_eq!(after.state(), state, "state after {counted:?}");
 
     // P6: no work before the first poll, and none for a call that is refused, or that gave up in line.
     let [in_line, operating, falling_back] = case.pending();
     let started = case.refused().is_none() && polls > in_line;
-    let made = u32::from(started && case.form == Form::Run);
+    let made = u32::from(started && case.form != Form::GuardedBy);
     assert_eq!(trace.made.get(), made, "operations made");
     assert!(started || trace.polled.get() == 0, "it ran");
     // E6: the operation is gone with the call.
@@ -508,14 +609,25 @@ async fn recover(case: Case, command: &Command) {
         tokio::time::advance(OPEN_FOR).await;
     }
     assert_eq!(command.run(async || Ok::<_, Oops>(3)).await, Ok(3), "a later call");
+    // The probe, the stage's evidence, and the call that finds the stage over.
+    for _ in 0..if case.start == Start::Ramp { 2 } else { 0 } {
+        tokio::time::advance(OPEN_FOR).await;
+        assert_eq!(command.run(async || Ok::<_, Oops>(3)).await, Ok(3), "a call of the ramp");
+    }
     let closed = if case.start == Start::ForcedClosed { State::ForcedClosed } else { State::Closed };
     assert_eq!(command.state(), closed, "a later call closes the circuit");
 }
 
-fn cases() -> Vec<Case> {
+fn cases(form: Form) -> Vec<Case> {
     let starts = [
         Start::Closed,
         Start::HalfOpen,
+        Start::Ramp,
+        Start::Trips,
+        Start::Aborts,
+        Start::Silent,
+        Start::SilentAborts,
+        Start::LastCalls,
         Start::ForcedClosed,
         Start::InLine,
         Start::Granted,
@@ -537,16 +649,17 @@ fn cases() -> Vec<Case> {
         Fallback::PanicAfter(1),
     ];
     let mut cases = Vec::new();
-    for (form, start) in [Form::Run, Form::GuardedBy].into_iter().flat_map(|form| starts.map(|start| (form, start))) {
+    for start in starts {
         for points in 0..=4 {
             let mut endings = vec![Ending::Ok, Ending::Err, Ending::Ignored, Ending::Never];
             endings.extend([Ending::PanicInClassifier, Ending::PanicInDrop]);
             endings.extend((0..=points).map(Ending::PanicAt));
-            if form == Form::Run {
+            if form != Form::GuardedBy {
                 endings.push(Ending::PanicMaking);
             }
             for (ending, fallback) in endings.into_iter().flat_map(|ending| fallbacks.map(|f| (ending, f))) {
-                for listener_panics in [false, true] {
+                let quiet_only = matches!(form, Form::Retry | Form::Hedge);
+                for listener_panics in [false, true].into_iter().take(if quiet_only { 1 } else { 2 }) {
                     cases.push(Case { form, start, points, ending, fallback, listener_panics });
                 }
             }
@@ -555,12 +668,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// P2, P3, P4, P6, R1, R4, S2, E1, E6, X1: the whole matrix.
-#[test]
-fn nothing_is_lost_however_a_call_ends() {
+/// P2, P3, P4, P6, R1, R4, S2, E1, E6, X1: the matrix of one way to begin a call. Counts its cases.
+fn matrix(form: Form) -> u32 {
     let mut played = 0;
     paused().block_on(async {
-        for case in cases() {
+        for case in cases(form) {
             for polls in 0.. {
                 played += 1;
                 let ended = AssertUnwindSafe(play(case, polls)).catch_unwind().await;
@@ -571,7 +683,27 @@ fn nothing_is_lost_however_a_call_ends() {
             }
         }
     });
-    assert!(played > 55_000, "{played} cases");
+    played
+}
+
+#[test]
+fn nothing_is_lost_however_a_call_by_run_ends() {
+    assert!(matrix(Form::Run) > 57_000);
+}
+
+#[test]
+fn nothing_is_lost_however_a_call_by_guarded_by_ends() {
+    assert!(matrix(Form::GuardedBy) > 50_000);
+}
+
+#[test]
+fn nothing_is_lost_however_a_call_by_retry_ends() {
+    assert!(matrix(Form::Retry) > 25_000);
+}
+
+#[test]
+fn nothing_is_lost_however_a_call_by_hedge_ends() {
+    assert!(matrix(Form::Hedge) > 25_000);
 }
 
 // ---- futures that move, and what surrounds them ----
@@ -581,7 +713,11 @@ fn plain() -> Command {
 }
 
 fn outcomes(command: &Command) -> Vec<Outcome> {
-    difference(&Counts::default(), &command.snapshot().lifetime())
+    outcomes_of(&command.snapshot())
+}
+
+fn outcomes_of(snapshot: &Snapshot) -> Vec<Outcome> {
+    difference(&Counts::default(), &snapshot.lifetime())
 }
 
 /// An operation that suspends so often and then ends.
@@ -788,6 +924,92 @@ fn a_panic_in_run_sync_is_counted_and_goes_on() {
             assert_eq!((snapshot.lifetime().of(Outcome::Panicked), snapshot.in_flight()), (times, 0));
         }
     }
+}
+
+// ---- what decides on another attempt ----
+
+/// Where the user's code panics between two attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Site {
+    Again,
+    When,
+    /// The iterator of delays, when it begins and when it goes on.
+    Begin,
+    Next,
+}
+
+#[derive(Clone)]
+struct Blows(Site);
+
+impl IntoIterator for Blows {
+    type Item = Duration;
+    type IntoIter = Map<Repeat<Site>, fn(Site) -> Duration>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        if self.0 == Site::Begin {
+            blow("begin");
+        }
+        repeat(self.0).map(|site| {
+            if site == Site::Next {
+                blow("next");
+            }
+            PATIENCE
+        })
+    }
+}
+
+struct Judge(Site);
+
+impl Classify<u32, Oops> for Judge {
+    fn classify(&self, result: &Result<u32, Oops>) -> Verdict {
+        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+    }
+
+    fn again(&self, _: &Result<u32, Oops>, verdict: Verdict) -> Again {
+        if self.0 == Site::Again {
+            blow("again");
+        }
+        verdict.into()
+    }
+}
+
+/// X1: the attempt before was counted and has given everything back, and the token for the next one is not lost.
+#[test]
+fn a_panic_in_what_decides_on_another_attempt_reaches_the_caller() {
+    paused().block_on(async {
+        for (site, payload) in
+            [(Site::Again, "again"), (Site::When, "when"), (Site::Begin, "begin"), (Site::Next, "next")]
+        {
+            let builder = Command::builder("decides").registry(&Registry::new()).classify(Judge(site));
+            let command = builder
+                .max_concurrent(1)
+                .breaker(Breaker::disabled())
+                // One token, and the next after ten seconds.
+                .budget(Budget::share(0.0).floor(0.1).burst(1))
+                .retry(Retry::delays(Blows(site)).attempts(2))
+                .build()
+                .unwrap();
+            let fails = || command.retry(|| ready(Err::<u32, _>(Oops::Failed)));
+            for times in 1..=3 {
+                let call = fails();
+                let panicked = match site {
+                    Site::When => {
+                        let judge = |_: &Result<u32, Error<Oops>>| -> bool { resume_unwind(Box::new("when")) };
+                        AssertUnwindSafe(call.when(judge)).catch_unwind().await
+                    }
+                    _ => AssertUnwindSafe(call).catch_unwind().await,
+                };
+                assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&payload), "{site:?}");
+                let snapshot = command.snapshot();
+                assert_eq!(outcomes_of(&snapshot), vec![Outcome::Failure; times], "{site:?}");
+                assert_eq!(snapshot.in_flight(), 0, "{site:?}");
+            }
+            let mut ends = [Err(Oops::Failed), Ok(1)].into_iter();
+            let retried =
+                command.retry(|| ready(ends.next().unwrap())).with(Retry::constant(PATIENCE)).when(Result::is_err);
+            assert_eq!(retried.await, Ok(1), "{site:?}: the token is there");
+        }
+    });
 }
 
 // ---- reentrancy ----

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::future::{Future, pending, ready};
 use std::time::Duration;
 
-use fusebox::{Breaker, Budget, Bulkhead, Command, DURATION_BUCKETS, Error, Hedge, Outcome, Registry, Retry, Verdict};
+use fusebox::{
+    Breaker, Budget, Bulkhead, Command, DURATION_BUCKETS, Error, Hedge, Outcome, Ramp, Registry, Retry, Verdict,
+};
 use futures::FutureExt;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
@@ -592,6 +594,46 @@ fn a_limit_that_is_lifted_leaves_no_stale_series() {
         command.publish();
         assert_ne!(Scrape::of(&recorder).all("fusebox_concurrency_limit"), [("", 2.0)]);
     });
+}
+
+/// A ramp is followed by the share that it admits: none while open and probing, then its stages, then all.
+#[test]
+fn a_ramp_is_followed_by_the_share_that_it_admits() {
+    let recorder = recorder();
+    play(async {
+        let ramp = Ramp::stages([0.25, 0.5]).each(ms(1_000)).min_calls(1);
+        let breaker = Breaker::disabled().consecutive_failures(1).open_for(ms(5_000)).jitter(0.0).ramp(ramp);
+        let command = with_local_recorder(&recorder, || shop(breaker));
+        let share = || {
+            with_local_recorder(&recorder, || command.publish());
+            Scrape::of(&recorder).all("fusebox_ramp_share").first().map(|&(_, share)| share)
+        };
+        // Before the stage that it enters last, with as many calls as let its share through once.
+        let offer = |calls| {
+            for _ in 0..calls {
+                let _ = command.run_sync(|| Ok::<_, ()>(()));
+            }
+        };
+        assert_eq!(share(), Some(1.0));
+        command.run_sync(|| Err::<(), _>(())).expect_err("it is down");
+        assert_eq!(share(), Some(0.0));
+        tokio::time::advance(ms(5_000)).await;
+        assert_eq!(share(), Some(0.0), "the wait is over, and nothing has been admitted");
+        let mut shares = Vec::new();
+        for _ in 0..3 {
+            offer(4);
+            shares.extend(share());
+            tokio::time::advance(ms(1_000)).await;
+        }
+        offer(4);
+        shares.extend(share());
+        assert_eq!(shares, [0.25, 0.5, 1.0, 1.0]);
+        command.reconfigure(|config| config.breaker(Breaker::disabled())).expect("a good configuration");
+        assert_ne!(share(), Some(1.0), "a ramp that is taken away leaves no stale series");
+    });
+    let plain = self::recorder();
+    with_local_recorder(&plain, || shop(Breaker::default()).publish());
+    assert_eq!(Scrape::of(&plain).all("fusebox_ramp_share"), []);
 }
 
 /// Attempts and hedges have series from the first call on that may have several, and not before.

@@ -562,6 +562,14 @@ pub(crate) struct View {
     pub(crate) hold: Option<(Forced, Override)>,
 }
 
+impl View {
+    /// The share of calls that the state lets through, probes aside.
+    pub(crate) fn admitted_share(&self) -> f64 {
+        let whole = if self.state.is_passing() { 1.0 } else { 0.0 };
+        self.stage.map_or(whole, |stage| stage.share)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -204,6 +204,7 @@ impl Core {
             limit: None,
             queue_length: 0,
             health: Health::default(),
+            admitted_share: config.breaker.ramp.is_some().then_some(0.0),
             keyed: !circuits.is_empty(),
             error_rate: config.breaker.error_rate,
             min_calls: config.breaker.min_calls,
@@ -217,6 +218,7 @@ impl Core {
             self.add_to(&mut sample, now);
         }
         circuits.iter().for_each(|circuit| circuit.add_to(&mut sample, now));
+        sample.admitted_share = sample.admitted_share.map(|sum| sum / circuits.len().max(1) as f64);
         self.family.meter.sample(&sample);
     }
 
@@ -229,6 +231,7 @@ impl Core {
         sample.queue_length += u64::from(self.slots.waiting());
         sample.health.errors += view.health.errors;
         sample.health.total += view.health.total;
+        sample.admitted_share = sample.admitted_share.map(|sum| sum + view.admitted_share());
     }
 }
 

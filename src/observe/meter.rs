@@ -66,6 +66,8 @@ pub(crate) struct Sample {
     pub(crate) limit: Option<u64>,
     pub(crate) queue_length: u64,
     pub(crate) health: Health,
+    /// The share of calls that the breaker lets through, on average; `None` without a ramp.
+    pub(crate) admitted_share: Option<f64>,
     /// Keys that made room and lookups that found none, for a keyed command.
     pub(crate) keyed: bool,
     pub(crate) error_rate: Option<f64>,
@@ -222,6 +224,7 @@ impl Meter {
                 ("fusebox_config_concurrency_min", sample.adaptive_limit.map(|(min, _)| min as f64)),
                 ("fusebox_config_concurrency_max", sample.adaptive_limit.map(|(_, max)| max as f64)),
                 ("fusebox_config_calls_per_second", sample.rate_limit),
+                ("fusebox_ramp_share", sample.admitted_share),
             ];
             for (index, (name, value)) in gauges.into_iter().enumerate() {
                 let shown = 1 << index;
@@ -433,6 +436,11 @@ fn describe(recorder: &dyn Recorder) {
         ("fusebox_config_concurrency_min", Unit::Count, "Least that an adaptive concurrency limit may be"),
         ("fusebox_config_concurrency_max", Unit::Count, "Most that an adaptive concurrency limit may be"),
         ("fusebox_config_calls_per_second", Unit::Count, "Calls a second that the rate limit lets go"),
+        (
+            "fusebox_ramp_share",
+            Unit::Count,
+            "Share of the calls that a breaker with a ramp admits; of a keyed command, on average over its circuits",
+        ),
     ];
     for (name, unit, text) in gauges {
         recorder.describe_gauge(name.into(), Some(unit), text.into());
