@@ -105,8 +105,6 @@ struct Handles {
     durations: [Histogram; 3],
     fallbacks: [Counter; 3],
     late: Counter,
-    /// Applied, rejected.
-    reloads: [Counter; 2],
     /// Of commands whose calls are attempted more than once.
     attempts: OnceLock<Box<[Counter; Fate::ALL.len()]>>,
     hedges: OnceLock<Box<[Counter; HedgeOutcome::ALL.len()]>>,
@@ -194,7 +192,8 @@ impl Meter {
     }
 
     pub(crate) fn reload(&self, applied: bool) {
-        self.with(|handles, _| handles.reloads[usize::from(!applied)].increment(1));
+        let outcome = if applied { "applied" } else { "rejected" };
+        self.with(|_, recorder| self.reloads(recorder, outcome).increment(1));
     }
 
     pub(crate) fn sample(&self, sample: &Sample) {
@@ -330,10 +329,12 @@ impl Meter {
         let fallback = |outcome: FallbackOutcome| {
             self.counter(recorder, "fusebox_fallbacks_total", &[("outcome", outcome.as_str())])
         };
-        let reload = |outcome| self.counter(recorder, "fusebox_config_reloads_total", &[("outcome", outcome)]);
         self.state(recorder);
         for (from, to, cause) in AUTOMATIC {
             self.change(recorder, from, to, cause).increment(0);
+        }
+        for outcome in ["applied", "rejected"] {
+            self.reloads(recorder, outcome).increment(0);
         }
         Handles {
             recorder: address,
@@ -341,7 +342,6 @@ impl Meter {
             durations: [Outcome::Success, Outcome::Failure, Outcome::TimedOut].map(duration),
             fallbacks: FallbackOutcome::ALL.map(fallback),
             late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
-            reloads: ["applied", "rejected"].map(reload),
             attempts: OnceLock::new(),
             hedges: OnceLock::new(),
         }
@@ -350,6 +350,10 @@ impl Meter {
     fn change(&self, recorder: &dyn Recorder, from: State, to: State, cause: &'static str) -> Counter {
         let labels = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
         self.counter(recorder, "fusebox_transitions_total", &labels)
+    }
+
+    fn reloads(&self, recorder: &dyn Recorder, outcome: &'static str) -> Counter {
+        self.counter(recorder, "fusebox_config_reloads_total", &[("outcome", outcome)])
     }
 
     fn counter(&self, recorder: &dyn Recorder, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
