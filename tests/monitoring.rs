@@ -127,6 +127,11 @@ fn named_labels(text: &str) -> Vec<&str> {
     lists.flat_map(|list| list.split(',').map(str::trim)).chain(printed).collect()
 }
 
+async fn slow() -> Result<(), ()> {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    Ok(())
+}
+
 /// A scrape of everything that is exported.
 fn scrape() -> String {
     let durations = Matcher::Full("fusebox_call_duration_seconds".into());
@@ -140,10 +145,6 @@ fn scrape() -> String {
             let command =
                 builder("command").adaptive_limit(AdaptiveLimit::vegas()).rate_limit(RateLimit::per_second(100));
             let command = command.build().expect("a good configuration");
-            let slow = async || {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                Ok::<_, ()>(())
-            };
             command.retry(slow).await.expect("it is up");
             command.hedge(slow).with(Hedge::after(Duration::from_millis(1))).await.expect("it is up");
             let keyed = builder("keyed").keyed::<u32>(Keys::up_to(1)).expect("a good configuration");
