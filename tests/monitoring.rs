@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use fusebox::{AdaptiveLimit, Command, DURATION_BUCKETS, Hedge, Keys, RateLimit, Registry};
+use fusebox::{AdaptiveLimit, Breaker, Command, DURATION_BUCKETS, Hedge, Keys, Ramp, RateLimit, Registry};
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde_json::Value;
@@ -142,9 +142,12 @@ fn scrape() -> String {
         runtime.expect("a runtime").block_on(async {
             let registry = Registry::new();
             let builder = |name| Command::builder(name).group("group").registry(&registry);
-            let command =
-                builder("command").adaptive_limit(AdaptiveLimit::vegas()).rate_limit(RateLimit::per_second(100));
-            let command = command.build().expect("a good configuration");
+            let command = builder("command")
+                .adaptive_limit(AdaptiveLimit::vegas())
+                .rate_limit(RateLimit::per_second(100))
+                .breaker(Breaker::default().ramp(Ramp::stages([0.5])))
+                .build()
+                .expect("a good configuration");
             command.retry(slow).await.expect("it is up");
             command.hedge(slow).with(Hedge::after(Duration::from_millis(1))).await.expect("it is up");
             let keyed = builder("keyed").keyed::<u32>(Keys::up_to(1)).expect("a good configuration");

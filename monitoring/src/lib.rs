@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fusebox::{AdaptiveLimit, Breaker, Budget, Builder, Bulkhead, Command, ConfigError, Hedge, Keyed, Keys, RateLimit};
-use fusebox::{Retry, State};
+use fusebox::{Ramp, Retry, State};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
@@ -35,6 +35,10 @@ impl Service {
         let mut tasks = JoinSet::new();
         tasks.spawn(down(command("down", |builder| builder.breaker(in_a_row(3, Duration::from_secs(1))))?));
         tasks.spawn(flapping(command("flapping", |builder| builder.breaker(in_a_row(1, Duration::from_millis(50))))?));
+        tasks.spawn(flapping(command("recovering", |builder| {
+            let ramp = Ramp::stages([0.5]).each(Duration::from_secs(1));
+            builder.breaker(in_a_row(1, Duration::from_secs(1)).ramp(ramp))
+        })?));
         tasks.spawn(held(command("held", |builder| builder)?));
         tasks.spawn(shaky(command("shaky", |builder| builder)?));
         tasks.spawn(full(command("full", |builder| {
@@ -92,7 +96,7 @@ async fn down(command: Command) {
     }
 }
 
-/// Passes each probe and fails right after it.
+/// Passes each probe, and each stage of a ramp, and fails right after it.
 async fn flapping(command: Command) {
     let mut turns = Turns::new();
     loop {
