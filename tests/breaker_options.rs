@@ -12,9 +12,10 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use fusebox::testing::{Script, Timeline};
 use fusebox::{Breaker, Bulkhead, Cause, Command, Config, Error, Event, Outcome, Ramp, Reason, State, Verdict};
 use futures::{FutureExt, StreamExt};
-use support::{DOWN, Failure, advance, command, ended, hang, health, ms, play, poll, rate, secs, transitions};
+use support::{DOWN, Failure, advance, command, ended, hang, health, ms, play, poll, rate, secs};
 use tokio::sync::oneshot;
 
 #[tokio::test(start_paused = true)]
@@ -26,11 +27,11 @@ async fn a_rate_that_may_be_luck_trips_only_without_a_level_of_confidence() {
     assert_eq!((plain.state(), sure.state()), (State::Open, State::Closed));
     play(&sure, "SSFFFF").await;
     assert_eq!((sure.state(), health(&sure)), (State::Closed, (6, 10)));
-    let mut events = sure.subscribe();
+    let timeline = Timeline::of(&sure);
     play(&sure, "FFFF").await;
     assert_eq!((sure.state(), health(&sure)), (State::Closed, (10, 14)), "it takes 11 of 14");
     play(&sure, "F").await;
-    let [opened] = &transitions(&mut events)[..] else { panic!("one transition") };
+    let [opened] = &timeline.transitions()[..] else { panic!("one transition") };
     assert_eq!((opened.cause, opened.report.health.errors), (Cause::ErrorRate { threshold: 0.5 }, 11));
 }
 
@@ -199,9 +200,9 @@ async fn among_the_last_n_calls_those_in_flight_take_the_places_of_the_oldest() 
     let mut calls = hanging(&command, 5);
     wait(&mut calls[..4], ms(100)).await;
     assert_eq!((command.state(), figures(&command)), (State::Closed, [0, 10, 4, 4]));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     assert_eq!(poll(&mut calls[4]), None);
-    assert_eq!(transitions(&mut events)[0].cause, Cause::SlowCalls { threshold: 0.5 });
+    assert_eq!(timeline.transitions()[0].cause, Cause::SlowCalls { threshold: 0.5 });
 }
 
 /// A call that hangs is no success that would thin the errors out.
@@ -215,9 +216,9 @@ async fn calls_in_flight_do_not_hide_the_calls_that_fail() {
     wait(&mut calls, ms(100)).await;
     assert_eq!((command.state(), figures(&command)), (State::Closed, [1, 12, 10, 10]), "2 have ended, of 4 wanted");
     assert_eq!(command.snapshot().health().error_rate(), Some(0.5));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "FS").await;
-    assert_eq!(transitions(&mut events)[0].cause, Cause::ErrorRate { threshold: 0.5 });
+    assert_eq!(timeline.transitions()[0].cause, Cause::ErrorRate { threshold: 0.5 });
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,11 +226,11 @@ async fn a_probe_that_hangs_opens_the_circuit_again_at_the_threshold() {
     let command = command(slow(1).consecutive_failures(1));
     play(&command, "F").await;
     advance(secs(1)).await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     let mut probe = hanging(&command, 1);
     wait(&mut probe, ms(100)).await;
     assert_eq!((command.state(), command.snapshot().retry_after()), (State::Open, Some(secs(1))));
-    assert_eq!(transitions(&mut events)[1].cause, Cause::ProbesFailed { failed: 1, ended: 1 });
+    assert_eq!(timeline.transitions()[1].cause, Cause::ProbesFailed { failed: 1, ended: 1 });
 }
 
 /// Of three probes two must be slow: one that hangs does not decide, and gives its place back when it is dropped.
@@ -258,7 +259,7 @@ async fn a_stage_of_a_ramp_fails_by_calls_that_hang() {
     command.reconfigure(|c| c.map_breaker(|b| b.consecutive_failures(9))).expect("a good configuration");
     advance(secs(1)).await;
     play(&command, "S").await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     let mut calls = hanging(&command, 3);
     wait(&mut calls[..1], ms(100)).await;
     let stage = command.snapshot().ramp().expect("it is on its ramp");
@@ -268,7 +269,7 @@ async fn a_stage_of_a_ramp_fails_by_calls_that_hang() {
     assert_eq!(poll(&mut calls[0]), None);
     assert_eq!(command.state(), State::HalfOpen);
     assert_eq!(poll(&mut calls[1]), None);
-    assert_eq!(transitions(&mut events)[0].cause, Cause::RampFailed { stage: 1, failed: 2, ended: 2 });
+    assert_eq!(timeline.transitions()[0].cause, Cause::RampFailed { stage: 1, failed: 2, ended: 2 });
 }
 
 /// What is ready at once arms no timer: it needs no runtime.
@@ -594,19 +595,15 @@ fn calls_on_many_threads_all_end_when_the_circuit_opens() {
 /// An attempt that was aborted had begun, so it counts as one; the next one waits for the circuit.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_aborted_is_made_again_when_the_circuit_is_due() {
-    let (command, attempts) = (command(aborting()), Cell::new(0));
-    let mut call = Box::pin(command.retry(|| {
-        attempts.set(attempts.get() + 1);
-        let first = attempts.get() == 1;
-        async move { if first { hang().await } else { Ok(1) } }
-    }));
+    let (command, script) = (command(aborting()), Script::<_, Failure>::new().hang().ok(1));
+    let mut call = Box::pin(command.retry(|| script.call()));
     assert_eq!(poll(&mut call), None);
     play(&command, "F").await;
     for _ in 0..2 {
-        assert_eq!((poll(&mut call), attempts.get()), (None, 1));
+        assert_eq!((poll(&mut call), script.started()), (None, 1));
         advance(ms(999)).await;
     }
     advance(ms(2)).await;
-    assert_eq!((poll(&mut call), attempts.get()), (Some(Ok(1)), 2));
+    assert_eq!((poll(&mut call), script.started()), (Some(Ok(1)), 2));
     assert_eq!((command.state(), ended(&command, "cancelled")), (State::Closed, 1));
 }

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, SystemTime};
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Builder, Command, Error, Event, Outcome, Reason, State, Transition, Verdict};
 use futures::FutureExt;
 use futures::future::join_all;
 use support::{
     DOWN, Failure, advance, command, drain, edges, ended, hang, health, in_a_row, message, ms, play, poll, rate,
-    refused, secs, time_machine, transitions, window,
+    refused, secs, time_machine, window,
 };
 use tokio::time::{Instant, sleep};
 
@@ -206,11 +207,11 @@ fn at_once(act: impl Fn() + Sync) {
 #[test]
 fn c11_a_hundred_threads_that_open_or_close_at_once_make_one_change() {
     let command = command(in_a_row(1).open_for(secs(3_600)));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     at_once(|| command.force_open("all at once", None));
-    assert_eq!(edges(&mut events), [(State::Closed, State::ForcedOpen)]);
+    assert_eq!(edges(&timeline), [(State::Closed, State::ForcedOpen)]);
     at_once(|| command.clear_override());
-    assert_eq!(edges(&mut events), [(State::ForcedOpen, State::Closed)]);
+    assert_eq!(edges(&timeline)[1..], [(State::ForcedOpen, State::Closed)]);
     // And where no operator does it: a hundred calls in flight that all fail.
     let permits: Vec<_> = (0..100).map(|_| command.admit_owned().expect("it is closed")).collect();
     let permits = Mutex::new(permits);
@@ -218,7 +219,7 @@ fn c11_a_hundred_threads_that_open_or_close_at_once_make_one_change() {
         let permit = permits.lock().expect("nobody panics").pop().expect("one each");
         permit.fail();
     });
-    assert_eq!(edges(&mut events), [(State::Closed, State::Open)]);
+    assert_eq!(edges(&timeline)[2..], [(State::Closed, State::Open)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,9 +291,8 @@ async fn mixed(command: &Command, random: &mut fastrand::Rng) -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn c13_over_a_long_random_run_it_opens_and_closes_in_turn() {
     let command = command(rate(0.5, 4).last_calls(8).open_for(ms(20)).probes(2));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     let mut random = fastrand::Rng::with_seed(13);
-    let mut seen: Vec<Transition> = Vec::new();
     for _ in 0..20_000 {
         advance(ms(random.u64(0..10))).await;
         if let Ok(permit) = command.admit() {
@@ -302,11 +302,10 @@ async fn c13_over_a_long_random_run_it_opens_and_closes_in_turn() {
                 _ => permit.ignore(),
             }
         }
-        seen.extend(transitions(&mut events));
     }
     let mut before = (State::Closed, 1);
     let mut times = [0; 3];
-    for Transition { from, to, generation, .. } in seen {
+    for Transition { from, to, generation, .. } in timeline.transitions() {
         assert_eq!((from, generation), (before.0, before.1 + 1), "the chain is broken");
         match (from, to) {
             (State::Closed | State::HalfOpen, State::Open) => times[0] += 1,

@@ -4,10 +4,10 @@ mod support;
 
 use std::cell::Cell;
 
+use fusebox::testing::{Script, Timeline};
 use fusebox::{Bulkhead, Cause, Command, Error, Event, Forced, Reason, State, Verdict};
 use support::{
-    DOWN, Failure, advance, command, drain, ended, hang, health, in_a_row, ms, play, poll, rate, refused, secs,
-    transitions, window,
+    DOWN, Failure, advance, command, drain, ended, hang, health, in_a_row, ms, play, poll, rate, refused, secs, window,
 };
 use tokio::time::sleep;
 
@@ -141,14 +141,14 @@ async fn f14_three_probes_out_leave_no_place_for_five_more() {
 #[tokio::test(start_paused = true)]
 async fn f15_denied_at_once_and_permitted_after_the_delay() {
     let command = command(in_a_row(1).open_for(ms(100)));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "F").await;
     assert_eq!(refused(&command).await.reason(), Reason::CircuitOpen);
     advance(ms(110)).await;
     let permit = command.admit().expect("the wait is over");
     assert_eq!(command.state(), State::HalfOpen);
     assert_eq!(
-        transitions(&mut events).last().map(|last| (last.to, last.cause)),
+        timeline.transitions().last().map(|last| (last.to, last.cause)),
         Some((State::HalfOpen, Cause::WaitOver))
     );
     permit.ignore();
@@ -190,12 +190,12 @@ async fn f17_a_failure_can_carry_its_own_delay() {
 async fn f19_a_rate_is_judged_from_the_third_call_on_whatever_that_is() {
     for (third, rate_reached) in [("F", 1.0), ("S", 2.0 / 3.0)] {
         let command = command(rate(0.5, 3).window(ms(200)));
-        let mut events = command.subscribe();
+        let timeline = Timeline::of(&command);
         play(&command, "FF").await;
         assert_eq!(command.state(), State::Closed);
         play(&command, third).await;
         assert_eq!(command.state(), State::Open, "{third}");
-        let opened = transitions(&mut events).pop().expect("it opened");
+        let opened = timeline.transitions().pop().expect("it opened");
         assert_eq!(opened.report.health.error_rate(), Some(rate_reached));
     }
     let command = command(rate(0.5, 3).window(ms(200)));
@@ -208,18 +208,12 @@ async fn f19_a_rate_is_judged_from_the_third_call_on_whatever_that_is() {
 #[tokio::test(start_paused = true)]
 async fn f20_seven_attempts_through_the_breaker_make_three_executions() {
     let command = command(in_a_row(3));
-    let ran = Cell::new(0);
-    let mut last = Ok(0);
+    let (script, mut last) = (Script::new().err(DOWN).forever(), Ok(0));
     for _ in 0..7 {
-        last = command
-            .run(async || {
-                ran.set(ran.get() + 1);
-                Err::<u32, _>(DOWN)
-            })
-            .await;
+        last = command.run(|| script.call()).await;
     }
     let Err(Error::Rejected(rejected)) = last else { panic!("{last:?}") };
-    assert_eq!((ran.get(), rejected.reason()), (3, Reason::CircuitOpen));
+    assert_eq!((script.started(), rejected.reason()), (3, Reason::CircuitOpen));
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,29 +285,40 @@ async fn f22_of_nested_breakers_only_the_one_for_this_error_trips() {
 #[tokio::test(start_paused = true)]
 async fn f24_manual_changes_are_announced_and_repeats_change_no_state() {
     let command = command(in_a_row(1));
-    let mut events = command.subscribe();
-    let mut changes = || -> Vec<_> { transitions(&mut events).iter().map(|t| (t.from, t.to, t.cause)).collect() };
+    let timeline = Timeline::of(&command);
 
     command.force_open("one", None);
-    assert_eq!(changes(), [(State::Closed, State::ForcedOpen, Cause::Forced)]);
     command.force_open("two", None);
-    assert_eq!(changes(), []);
     let hold = command.snapshot().hold().cloned().expect("it is held");
     assert_eq!((hold.forced, hold.reason.as_str()), (Forced::Open, "two"), "the later reason stands");
+    advance(ms(1)).await;
     command.clear_override();
-    assert_eq!(changes(), [(State::ForcedOpen, State::Closed, Cause::Cleared)]);
 
+    advance(ms(1)).await;
     command.force_closed("three", None);
-    assert_eq!(changes(), [(State::Closed, State::ForcedClosed, Cause::Forced)]);
     command.force_closed("four", None);
-    assert_eq!(changes(), []);
+    advance(ms(1)).await;
     command.clear_override();
-    assert_eq!(changes(), [(State::ForcedClosed, State::Closed, Cause::Cleared)]);
 
+    advance(ms(1)).await;
     play(&command, "F").await;
-    assert_eq!(changes().len(), 1);
     command.reset();
-    assert_eq!(changes(), [(State::Open, State::Closed, Cause::Reset)]);
+    timeline.assert_eq(
+        "
+        0ms  peer: forced_open by an operator: one
+        0ms  peer: closed -> forced_open: an operator forced it
+        0ms  peer: forced_open by an operator: two
+        1ms  peer: forced_open was lifted (it was: two)
+        1ms  peer: forced_open -> closed: an operator lifted the override
+        2ms  peer: forced_closed by an operator: three
+        2ms  peer: closed -> forced_closed: an operator forced it
+        2ms  peer: forced_closed by an operator: four
+        3ms  peer: forced_closed was lifted (it was: four)
+        3ms  peer: forced_closed -> closed: an operator lifted the override
+        4ms  peer: closed -> open: a single error
+        4ms  peer: open -> closed: an operator reset it
+        ",
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,11 +5,10 @@ mod support;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Cause, Command, ConfigError, Reason, State, Verdict};
 use futures::FutureExt;
-use support::{
-    DOWN, Failure, advance, command, edges, ended, health, in_a_row, ms, play, rate, refused, secs, transitions, window,
-};
+use support::{DOWN, Failure, advance, command, edges, ended, health, in_a_row, ms, play, rate, refused, secs, window};
 
 /// gobreaker's defaults: trips on more than five errors in a row, waits 60 s, lets one probe out.
 fn defaults() -> Breaker {
@@ -53,13 +52,13 @@ async fn g02_a_success_ends_the_row_and_keeps_the_totals() {
 #[tokio::test(start_paused = true)]
 async fn g03_six_failures_in_a_row_open_it_and_clear_the_counts() {
     let command = command(defaults());
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "FFFFFSFFFFF").await;
-    assert_eq!((command.state(), edges(&mut events)), (State::Closed, vec![]));
+    assert_eq!((command.state(), edges(&timeline)), (State::Closed, vec![]));
 
     play(&command, "F").await;
     assert_eq!((command.state(), health(&command)), (State::Open, (0, 0)));
-    let transitions = transitions(&mut events);
+    let transitions = timeline.transitions();
     assert_eq!(transitions.len(), 1);
     assert_eq!(transitions[0].cause, Cause::ConsecutiveFailures { failures: 6 });
     assert_eq!(window(&command), (11, 12), "the rolling window goes on");
@@ -97,12 +96,12 @@ async fn g05_still_open_just_before_the_wait_ends() {
 async fn g06_reads_half_open_once_the_wait_is_over_without_any_call() {
     let command = open().await;
     let generation = command.snapshot().generation();
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     advance(secs(60)).await;
     assert_eq!((command.state(), command.snapshot().state()), (State::HalfOpen, State::HalfOpen));
     advance(secs(3600)).await;
     assert_eq!(command.state(), State::HalfOpen);
-    assert_eq!(edges(&mut events), [], "reading is no transition");
+    assert_eq!(edges(&timeline), [], "reading is no transition");
     assert_eq!(command.snapshot().generation(), generation);
 }
 

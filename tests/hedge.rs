@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, ready};
-use std::rc::Rc;
 use std::time::Duration;
 
+use fusebox::testing::Script;
 use fusebox::{Breaker, Budget, Bulkhead, Command, Error, Hedge, Jitter, Outcome, Retry, Verdict};
 use futures::future::join_all;
 use support::*;
@@ -20,46 +20,24 @@ fn supplier() -> Command {
 
 /// Operations that take their time, one after the other, and what became of them.
 struct Race {
-    runs: RefCell<Vec<(u64, Result<u32, Failure>)>>,
-    starts: RefCell<Vec<u128>>,
-    /// Attempts that exist.
-    alive: Rc<Cell<u32>>,
+    script: Script<u32, Failure>,
     begun: Instant,
-}
-
-struct Alive(Rc<Cell<u32>>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl Race {
     /// After so many milliseconds, that result; the last one for ever.
     fn new(runs: &[(u64, Result<u32, Failure>)]) -> Self {
-        let runs = RefCell::new(runs.iter().rev().copied().collect());
-        Self { runs, starts: RefCell::default(), alive: Rc::default(), begun: Instant::now() }
+        let run = |script: Script<_, _>, &(millis, result)| script.with(move || result).after(ms(millis));
+        Self { script: runs.iter().fold(Script::new(), run).forever(), begun: Instant::now() }
     }
 
     fn next(&self) -> impl Future<Output = Result<u32, Failure>> + use<> {
-        self.starts.borrow_mut().push(self.begun.elapsed().as_millis());
-        let mut runs = self.runs.borrow_mut();
-        let (millis, result) = *runs.last().expect("a race has at least one run");
-        if runs.len() > 1 {
-            runs.pop();
-        }
-        self.alive.set(self.alive.get() + 1);
-        let alive = Alive(Rc::clone(&self.alive));
-        async move {
-            let _alive = alive;
-            after(ms(millis), result).await
-        }
+        self.script.call()
     }
 
     /// When each was started, how long the race took, and how many of its operations are still there.
-    fn seen(&self) -> (Vec<u128>, u128, u32) {
-        (self.starts.borrow().clone(), self.begun.elapsed().as_millis(), self.alive.get())
+    fn seen(&self) -> (Vec<u128>, u128, usize) {
+        (starts(&self.script), self.begun.elapsed().as_millis(), self.script.running())
     }
 }
 
@@ -202,7 +180,7 @@ async fn bug_51_a_brown_out_does_not_hedge_all_calls() {
     let call = async |millis: u64| {
         let race = Race::new(&[(millis, Ok(1))]);
         assert_eq!(command.hedge(|| race.next()).with(Hedge::percentile(0.95)).await, Ok(1));
-        race.starts.borrow().len() - 1
+        race.script.started() - 1
     };
     for n in 0..1000 {
         call(10 + n % 5).await;

@@ -5,6 +5,7 @@ mod support;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Cause, Command, Error, Event, Outcome, Reason, State};
 use futures::future::{join, join_all};
 use support::{
@@ -260,10 +261,10 @@ async fn cb24_forced_closed_admits_and_counts_all_and_the_real_state_applies_aft
 #[tokio::test(start_paused = true)]
 async fn cb25_a_disabled_breaker_refuses_nothing_and_counts_everything() {
     let command = build(Breaker::disabled());
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, &"F".repeat(90)).await;
     play(&command, "TTTTTPPPPP").await;
-    assert_eq!((command.state(), edges(&mut events)), (State::Closed, vec![]));
+    assert_eq!((command.state(), edges(&timeline)), (State::Closed, vec![]));
     assert_eq!((health(&command), window(&command)), ((100, 100), (100, 100)));
     let expected = [(Outcome::Failure, 90), (Outcome::TimedOut, 5), (Outcome::Panicked, 5)];
     assert_eq!(outcomes(&command), expected);
@@ -288,17 +289,17 @@ async fn cb26_handles_of_one_command_share_its_circuit_and_no_other_does() {
 #[tokio::test(start_paused = true)]
 async fn cb27_reading_the_state_changes_nothing_and_uses_no_probe() {
     let command = open(unit(4)).await;
-    let (generation, mut events) = (command.snapshot().generation(), command.subscribe());
+    let (generation, timeline) = (command.snapshot().generation(), Timeline::of(&command));
     advance(ms(200)).await;
     for _ in 0..1_000 {
         assert_eq!(command.state(), State::HalfOpen);
         assert_eq!(command.snapshot().state(), State::HalfOpen);
     }
-    assert_eq!((command.snapshot().generation(), edges(&mut events)), (generation, vec![]));
+    assert_eq!((command.snapshot().generation(), edges(&timeline)), (generation, vec![]));
     let probe = command.admit().expect("the probe is still there");
     assert_eq!(refused(&command).await.reason(), Reason::ProbeLimit);
     probe.succeed();
-    assert_eq!(edges(&mut events), [(State::Open, State::HalfOpen), (State::HalfOpen, State::Closed)]);
+    assert_eq!(edges(&timeline), [(State::Open, State::HalfOpen), (State::HalfOpen, State::Closed)]);
 }
 
 #[tokio::test(start_paused = true)]

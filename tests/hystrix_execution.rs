@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use fusebox::testing::Timeline;
 use fusebox::{Builder, Cause, Command, Error, Event, Outcome, Reason, State, Verdict};
 use futures::{FutureExt, StreamExt, stream};
 use support::{
@@ -408,14 +409,14 @@ async fn ex26_a_listener_that_panics_breaks_no_accounting() {
         })
         .build()
         .expect("a good configuration");
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     fail(&command).await;
     advance(ms(5_000)).await;
     succeed(&command).await;
     succeed(&command).await;
     assert_eq!((command.state(), command.snapshot().in_flight(), told.load(SeqCst)), (State::Closed, 0, 3));
     assert_eq!(outcomes(&command), [(Outcome::Success, 2), (Outcome::Failure, 1)]);
-    let causes: Vec<_> = support::transitions(&mut events).into_iter().map(|transition| transition.cause).collect();
+    let causes: Vec<_> = timeline.transitions().into_iter().map(|transition| transition.cause).collect();
     let expected = [Cause::ErrorRate { threshold: 0.5 }, Cause::WaitOver, Cause::ProbesPassed { passed: 1 }];
     assert_eq!(causes, expected, "other subscribers are told all the same");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Builder, Command, Error, Outcome, Reason, Registry, State};
 use futures::future::join_all;
 use support::{
@@ -204,11 +205,10 @@ async fn go14_five_threads_of_random_results_around_a_short_wait() {
             }
         }
     };
-    let mut events = command.subscribe();
-    let mut transitions = Vec::new();
-    on_threads(THREADS, ms(1), work, || transitions.extend(edges(&mut events))).await;
+    let timeline = Timeline::of(&command);
+    on_threads(THREADS, ms(1), work, || ()).await;
 
-    transitions.extend(edges(&mut events));
+    let transitions = edges(&timeline);
     assert!(transitions.len() > 100, "{}", transitions.len());
     assert!(transitions.windows(2).all(|pair| pair[0].1 == pair[1].0), "each begins where the last one ended");
     let lifetime = command.snapshot().lifetime();

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
+use fusebox::testing::Timeline;
 use fusebox::{
     Breaker, Builder, Bulkhead, Command, Error, Event, Reason, Registry, Rejected, State, Transition, Verdict,
 };
 use futures::FutureExt;
 use support::{
-    DOWN, Failure, advance, drain, edges, ended, hang, health, in_a_row, ms, play, poll, rate, refused, secs,
-    time_machine, window,
+    DOWN, Failure, advance, edges, ended, hang, health, in_a_row, ms, play, poll, rate, refused, secs, time_machine,
+    window,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -153,13 +154,13 @@ async fn bug_04_the_states_are_the_same_with_and_without_a_fallback() {
 
     for fallback in [Fallback::None, Fallback::Good, Fallback::Failing, Fallback::Panicking] {
         let command = build(builder(in_a_row(2).open_for(secs(1))));
-        let mut events = command.subscribe();
+        let timeline = Timeline::of(&command);
         for (wait, result) in [(0, Err(DOWN)), (0, Err(DOWN)), (0, Ok(1)), (1, Err(DOWN)), (0, Ok(1)), (1, Ok(1))] {
             advance(secs(wait)).await;
             call(&command, result, fallback).await;
         }
         assert_eq!(
-            edges(&mut events),
+            edges(&timeline),
             [
                 (State::Closed, State::Open),
                 (State::Open, State::HalfOpen),
@@ -331,7 +332,7 @@ async fn bug_12_a_full_bulkhead_does_not_use_up_the_probe() {
     let [first, second] = holders;
     first.fail();
     advance(secs(1)).await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     let third = command.admit().expect("the probe");
     for _ in 0..3 {
         assert_eq!(refused(&command).await.reason(), Reason::ProbeLimit, "the circuit is asked first");
@@ -341,7 +342,7 @@ async fn bug_12_a_full_bulkhead_does_not_use_up_the_probe() {
     for _ in 0..3 {
         assert_eq!(refused(&command).await.reason(), Reason::ConcurrencyLimit);
     }
-    assert_eq!(edges(&mut events), [(State::Open, State::HalfOpen)]);
+    assert_eq!(edges(&timeline), [(State::Open, State::HalfOpen)]);
     drop(second);
     play(&command, "S").await;
     assert_eq!(command.state(), State::Closed);
@@ -912,17 +913,17 @@ fn bug_44_a_call_that_ends_before_it_began_took_no_time() {
 async fn bug_45_a_million_refused_transitions_take_no_stack() {
     let command = build(builder(in_a_row(1)));
     trip(&command).await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     for _ in 0..1_000_000 {
         assert!(command.admit().is_err());
     }
-    assert_eq!((ended(&command, "short_circuited"), edges(&mut events)), (1_000_000, vec![]));
+    assert_eq!((ended(&command, "short_circuited"), edges(&timeline)), (1_000_000, vec![]));
     command.reset();
-    drain(&mut events);
+    let timeline = Timeline::of(&command);
     for _ in 0..1_000_000 {
         command.clear_override();
     }
-    assert_eq!((command.state(), drain(&mut events)), (State::Closed, vec![]));
+    assert_eq!((command.state(), timeline.entries()), (State::Closed, vec![]));
 }
 
 // ---- timeout and fallback ----
@@ -1076,9 +1077,9 @@ fn bug_58_a_listener_may_call_everything_there_is() {
         };
         let command = build(builder(in_a_row(1)).on_event(listener));
         own.set(command.clone()).expect("once");
-        let mut events = command.subscribe();
+        let timeline = Timeline::of(&command);
         let failed = command.run_sync(|| Err::<u32, _>(DOWN));
-        done.send((failed, command.state(), command.snapshot().config().timeout, edges(&mut events)))
+        done.send((failed, command.state(), command.snapshot().config().timeout, edges(&timeline)))
     });
     let (failed, state, timeout, edges) = is_done.recv_timeout(secs(10)).expect("no deadlock, and no panic");
     assert_eq!((failed, state, timeout), (Err(Error::Failed(DOWN)), State::Closed, Some(ms(7))));
@@ -1151,13 +1152,13 @@ async fn bug_60_a_listener_that_panics_cuts_off_no_other() {
             }
         },
     ));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "F").await;
     advance(secs(1)).await;
     play(&command, "S").await;
     let expected = [(State::Closed, State::Open), (State::Open, State::HalfOpen), (State::HalfOpen, State::Closed)];
     assert_eq!(*log.lock().expect("nobody panics"), expected);
-    assert_eq!(edges(&mut events), expected);
+    assert_eq!(edges(&timeline), expected);
 }
 
 /// resilience4j #2243, #1020: what listened to a breaker that was removed stayed for ever.

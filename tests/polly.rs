@@ -6,27 +6,26 @@ use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Cause, Command, Error, Event, Reason, Registry, State, Verdict};
-use support::{
-    DOWN, advance, command, drain, edges, ended, health, in_a_row, ms, play, rate, refused, secs, transitions, window,
-};
+use support::{DOWN, advance, command, drain, edges, ended, health, in_a_row, ms, play, rate, refused, secs, window};
 
 #[tokio::test(start_paused = true)]
 async fn p01_the_tenth_failure_is_returned_and_the_eleventh_call_is_refused() {
     let command = command(rate(0.5, 10).window(secs(10)).open_for(secs(1)));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "FFFFFFFFFF").await;
     assert_eq!(refused(&command).await.reason(), Reason::CircuitOpen);
-    assert_eq!(edges(&mut events), [(State::Closed, State::Open)]);
+    assert_eq!(edges(&timeline), [(State::Closed, State::Open)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn p05_a_wait_that_a_result_asks_for_wins_over_the_configured_one() {
     let command = command(in_a_row(1).open_for(secs(30)));
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     command.admit().expect("closed").resolve(Verdict::OpenFor(secs(2)));
     assert_eq!(command.snapshot().retry_after(), Some(secs(2)));
-    assert_eq!(transitions(&mut events)[0].cause, Cause::OpenFor { wait: secs(2) });
+    assert_eq!(timeline.transitions()[0].cause, Cause::OpenFor { wait: secs(2) });
 
     advance(secs(2)).await;
     play(&command, "F").await;
@@ -36,11 +35,11 @@ async fn p05_a_wait_that_a_result_asks_for_wins_over_the_configured_one() {
 #[tokio::test(start_paused = true)]
 async fn p07_the_transition_bears_the_figures_that_tripped_it() {
     let command = Command::builder("figures").group("peers").breaker(rate(0.5, 10)).build().expect("good");
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     play(&command, "SSSSSFFT").await;
     advance(secs(3)).await;
     play(&command, "IPCF").await;
-    let [opened] = &transitions(&mut events)[..] else { panic!("it opened once") };
+    let [opened] = &timeline.transitions()[..] else { panic!("it opened once") };
     assert_eq!((opened.command, opened.group), ("figures", Some("peers")));
     assert_eq!(opened.cause, Cause::ErrorRate { threshold: 0.5 });
     let report = &opened.report;

@@ -32,33 +32,7 @@ fn every_10ms() -> Retry {
     Retry::constant(ms(10)).jitter(Jitter::None)
 }
 
-/// The results of one attempt after the other, and when each was started.
-struct Script<'s> {
-    results: RefCell<std::slice::Iter<'s, Result<u32, Failure>>>,
-    starts: RefCell<Vec<Duration>>,
-    begun: Instant,
-}
-
-impl<'s> Script<'s> {
-    fn new(results: &'s [Result<u32, Failure>]) -> Self {
-        Self { results: RefCell::new(results.iter()), starts: RefCell::default(), begun: Instant::now() }
-    }
-
-    /// The next result; the last one goes on for ever.
-    fn next(&self) -> Result<u32, Failure> {
-        self.starts.borrow_mut().push(self.begun.elapsed());
-        let mut results = self.results.borrow_mut();
-        let next = *results.as_slice().first().expect("a script has at least one result");
-        if results.len() > 1 {
-            results.next();
-        }
-        next
-    }
-
-    fn starts(&self) -> Vec<u128> {
-        self.starts.borrow().iter().map(Duration::as_millis).collect()
-    }
-}
+type Script = fusebox::testing::Script<u32, Failure>;
 
 /// Attempts: success, retried, exhausted, denied by the budget.
 fn fates<C>(command: &Command<C>) -> [u64; 4] {
@@ -70,10 +44,10 @@ fn fates<C>(command: &Command<C>) -> [u64; 4] {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_followed_by_another_attempt_until_one_succeeds() {
-    let (command, script) = (patient(), Script::new(&[Err(DOWN), Err(DOWN), Ok(7)]));
+    let (command, script) = (patient(), Script::new().err(DOWN).times(2).ok(7));
     let policy = Retry::exponential(ms(20)).jitter(Jitter::None);
-    assert_eq!(command.retry(|| ready(script.next())).with(policy).await, Ok(7));
-    assert_eq!(script.starts(), [0, 20, 60]);
+    assert_eq!(command.retry(|| script.call()).with(policy).await, Ok(7));
+    assert_eq!(starts(&script), [0, 20, 60]);
     assert_eq!(outcomes(&command), [(Outcome::Success, 1), (Outcome::Failure, 2)]);
     assert_eq!(fates(&command), [1, 2, 0, 0]);
     assert_eq!(command.snapshot().attempts().amplification(), Some(3.0));
@@ -81,14 +55,14 @@ async fn a_failure_is_followed_by_another_attempt_until_one_succeeds() {
 
 #[tokio::test(start_paused = true)]
 async fn with_all_attempts_used_the_last_error_is_the_calls() {
-    let (command, script) = (patient(), Script::new(&[Err("first"), Err("second"), Err("third"), Ok(1)]));
-    assert_eq!(command.retry(|| ready(script.next())).with(every_10ms()).await, Err(Error::Failed("third")));
-    assert_eq!((script.starts(), fates(&command)), (vec![0, 10, 20], [0, 2, 1, 0]));
+    let (command, script) = (patient(), Script::new().err("first").err("second").err("third").ok(1));
+    assert_eq!(command.retry(|| script.call()).with(every_10ms()).await, Err(Error::Failed("third")));
+    assert_eq!((starts(&script), fates(&command)), (vec![0, 10, 20], [0, 2, 1, 0]));
     // One attempt is a plain call, and none is one.
     for attempts in [0, 1] {
-        let script = Script::new(&[Err(DOWN)]);
-        let once = command.retry(|| ready(script.next())).with(every_10ms().attempts(attempts)).await;
-        assert_eq!((once, script.starts().len()), (Err(Error::Failed(DOWN)), 1));
+        let script = Script::new().err(DOWN).forever();
+        let once = command.retry(|| script.call()).with(every_10ms().attempts(attempts)).await;
+        assert_eq!((once, script.started()), (Err(Error::Failed(DOWN)), 1));
     }
 }
 
@@ -96,11 +70,11 @@ async fn with_all_attempts_used_the_last_error_is_the_calls() {
 async fn the_policy_is_the_commands_or_the_calls_own_and_can_change_live() {
     let command = Command::builder("retry").retry(every_10ms().attempts(2)).build().expect("valid");
     let attempts = async |own: Option<Retry>| {
-        let script = Script::new(&[Err(DOWN)]);
-        let call = command.retry(|| ready(script.next()));
+        let script = Script::new().err(DOWN).forever();
+        let call = command.retry(|| script.call());
         let call = if let Some(own) = own { call.with(own) } else { call };
         assert_eq!(call.await, Err(Error::Failed(DOWN)));
-        script.starts().len()
+        script.started()
     };
     assert_eq!((attempts(None).await, attempts(Some(every_10ms().attempts(4))).await), (2, 4));
     command.reconfigure(|config| config.retry(every_10ms().attempts(3))).expect("valid");
@@ -130,51 +104,47 @@ async fn an_iterator_of_delays_begins_anew_for_each_call_and_its_end_is_the_end(
     let command = patient();
     let policy = Retry::delays([ms(1), ms(10), ms(100)]);
     for _ in 0..2 {
-        let script = Script::new(&[Err(DOWN)]);
-        assert!(command.retry(|| ready(script.next())).with(policy.clone()).await.is_err());
-        assert_eq!(script.starts(), [0, 1, 11, 111]);
+        let script = Script::new().err(DOWN).forever();
+        assert!(command.retry(|| script.call()).with(policy.clone()).await.is_err());
+        assert_eq!(starts(&script), [0, 1, 11, 111]);
     }
-    let script = Script::new(&[Err(DOWN)]);
-    assert!(command.retry(|| ready(script.next())).with(policy.attempts(2)).await.is_err());
-    assert_eq!(script.starts(), [0, 1]);
+    let script = Script::new().err(DOWN).forever();
+    assert!(command.retry(|| script.call()).with(policy.attempts(2)).await.is_err());
+    assert_eq!(starts(&script), [0, 1]);
 }
 
 /// E3: ignored results are final, also for a closure that wants everything again.
 #[tokio::test(start_paused = true)]
 async fn an_ignored_result_is_never_attempted_again() {
-    let (command, script) = (patient(), Script::new(&[Err("not found")]));
-    let call = command.retry(|| ready(script.next())).with(every_10ms());
+    let (command, script) = (patient(), Script::new().err("not found").forever());
+    let call = command.retry(|| script.call()).with(every_10ms());
     let call = call.classify(|_| Verdict::Ignored).when(|_| true).fallback(async |_| Ok(2));
     assert_eq!(call.await, Err(Error::Failed("not found")), "and no fallback");
-    assert_eq!((script.starts().len(), fates(&command)), (1, [1, 0, 0, 0]));
+    assert_eq!((script.started(), fates(&command)), (1, [1, 0, 0, 0]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn timeouts_are_attempted_again_only_where_the_policy_says_so() {
     let command = patient();
-    let made = Cell::new(0);
-    let hang = || {
-        made.set(made.get() + 1);
-        hang()
-    };
     for (policy, attempts) in [(every_10ms(), 1), (every_10ms().timeouts(true), 3)] {
-        made.set(0);
-        let late = command.retry(hang).with(policy.clone()).timeout(ms(5)).await;
+        let script = Script::new().hang().forever();
+        let late = command.retry(|| script.call()).with(policy.clone()).timeout(ms(5)).await;
         assert!(matches!(late, Err(Error::TimedOut(_))), "{late:?}");
-        assert_eq!(made.get(), attempts);
+        assert_eq!(script.started(), attempts);
         // A closure that looks at errors alone does not opt in by accident.
-        made.set(0);
-        let late = command.retry(hang).with(policy).timeout(ms(5)).when(|result| result.is_err()).await;
+        let script = Script::new().hang().forever();
+        let call = command.retry(|| script.call()).with(policy).timeout(ms(5)).when(|result| result.is_err());
+        let late = call.await;
         assert!(matches!(late, Err(Error::TimedOut(_))), "{late:?}");
-        assert_eq!(made.get(), attempts);
+        assert_eq!(script.started(), attempts);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_closure_picks_errors_and_values_and_names_the_wait() {
     let command = patient();
-    let script = Script::new(&[Ok(0), Err("busy"), Err("gone"), Ok(9)]);
-    let call = command.retry(|| ready(script.next())).with(every_10ms().attempts(9));
+    let script = Script::new().ok(0).err("busy").err("gone").ok(9);
+    let call = command.retry(|| script.call()).with(every_10ms().attempts(9));
     let end = call
         .when(|result| match result {
             Err(Error::Failed("busy")) => Again::After(ms(300)),
@@ -183,7 +153,7 @@ async fn a_closure_picks_errors_and_values_and_names_the_wait() {
             Ok(_) => Again::No,
         })
         .await;
-    assert_eq!((end, script.starts()), (Err(Error::Failed("gone")), vec![0, 10, 310]));
+    assert_eq!((end, starts(&script)), (Err(Error::Failed("gone")), vec![0, 10, 310]));
     assert_eq!(fates(&command), [0, 2, 1, 0]);
 }
 
@@ -206,9 +176,9 @@ impl Classify<u32, Failure> for Http {
 #[tokio::test(start_paused = true)]
 async fn the_commands_classifier_says_what_is_worth_another_attempt() {
     let command = Command::builder("retry").classify(Http).build().expect("valid");
-    let script = Script::new(&[Err(DOWN), Ok(503), Err("not implemented"), Ok(1)]);
-    let end = command.retry(|| ready(script.next())).with(every_10ms().attempts(9)).await;
-    assert_eq!((end, script.starts()), (Err(Error::Failed("not implemented")), vec![0, 10, 80]));
+    let script = Script::new().err(DOWN).ok(503).err("not implemented").ok(1);
+    let end = command.retry(|| script.call()).with(every_10ms().attempts(9)).await;
+    assert_eq!((end, starts(&script)), (Err(Error::Failed("not implemented")), vec![0, 10, 80]));
 }
 
 // ---- the circuit ----
@@ -216,23 +186,23 @@ async fn the_commands_classifier_says_what_is_worth_another_attempt() {
 /// F20, adapted: refusals cost no attempt. Without a deadline nobody has said that the caller would wait.
 #[tokio::test(start_paused = true)]
 async fn f20_seven_attempts_through_the_breaker_make_three_executions() {
-    let (command, script) = (supplier(3), Script::new(&[Err(DOWN)]));
-    let end = command.retry(|| ready(script.next())).with(every_10ms().attempts(7)).await;
+    let (command, script) = (supplier(3), Script::new().err(DOWN).forever());
+    let end = command.retry(|| script.call()).with(every_10ms().attempts(7)).await;
     let Err(Error::Rejected(rejected)) = end else { panic!("{end:?}") };
-    assert_eq!((rejected.reason(), script.starts()), (Reason::CircuitOpen, vec![0, 10, 20]));
+    assert_eq!((rejected.reason(), starts(&script)), (Reason::CircuitOpen, vec![0, 10, 20]));
     assert_eq!(outcomes(&command), [(Outcome::Failure, 3), (Outcome::ShortCircuited, 1)]);
     assert_eq!(fates(&command), [0, 3, 1, 0]);
     // With a deadline that lies beyond the wait, the same call outlasts it.
-    let (command, script) = (supplier(3), Script::new(&[Err(DOWN), Err(DOWN), Err(DOWN), Ok(1)]));
-    let end = command.retry(|| ready(script.next())).with(every_10ms().attempts(7)).deadline(secs(3)).await;
-    assert_eq!((end, script.starts(), command.state()), (Ok(1), vec![0, 10, 20, 1020], State::Closed));
+    let (command, script) = (supplier(3), Script::new().err(DOWN).times(3).ok(1));
+    let end = command.retry(|| script.call()).with(every_10ms().attempts(7)).deadline(secs(3)).await;
+    assert_eq!((end, starts(&script), command.state()), (Ok(1), vec![0, 10, 20, 1020], State::Closed));
 }
 
 /// F21: a call of three attempts inside a breaker is one failure of that breaker.
 #[tokio::test(start_paused = true)]
 async fn f21_a_breaker_around_three_attempts_sees_one_failure() {
-    let (outer, inner, script) = (supplier(1000), patient(), Script::new(&[Err(DOWN)]));
-    let call = outer.run(|| inner.retry(|| ready(script.next())).with(every_10ms()));
+    let (outer, inner, script) = (supplier(1000), patient(), Script::new().err(DOWN).forever());
+    let call = outer.run(|| inner.retry(|| script.call()).with(every_10ms()));
     assert!(matches!(call.await, Err(Error::Failed(Error::Failed(DOWN)))));
     assert_eq!((outcomes(&outer), outcomes(&inner)), (vec![(Outcome::Failure, 1)], vec![(Outcome::Failure, 3)]));
 }
@@ -243,9 +213,9 @@ async fn a12_a_refusal_with_a_known_wait_is_waited_for_and_costs_no_attempt() {
     let command = supplier(1);
     fail(&command).await;
     advance(ms(800)).await;
-    let script = Script::new(&[Ok(1)]);
-    let call = command.retry(|| ready(script.next())).with(every_10ms().attempts(1)).deadline(secs(1));
-    assert_eq!((call.await, script.starts()), (Ok(1), vec![200]));
+    let script = Script::new().ok(1).forever();
+    let call = command.retry(|| script.call()).with(every_10ms().attempts(1)).deadline(secs(1));
+    assert_eq!((call.await, starts(&script)), (Ok(1), vec![200]));
     let attempts = command.snapshot().attempts();
     assert_eq!((attempts.calls, attempts.started, fates(&command)), (1, 1, [1, 0, 0, 0]));
 }
@@ -265,17 +235,17 @@ async fn a_wait_that_does_not_fit_the_deadline_is_refused_at_once() {
 /// `OpenFor` opens the circuit and names the wait in one: the next attempt is made when that has passed, as the probe.
 #[tokio::test(start_paused = true)]
 async fn a_retry_after_that_opens_the_circuit_is_waited_for() {
-    let (command, script) = (patient(), Script::new(&[Err("busy"), Ok(1)]));
+    let (command, script) = (patient(), Script::new().err("busy").ok(1));
     let classify = |result: &Result<u32, Failure>| match result {
         Ok(_) => Verdict::Success,
         Err(_) => Verdict::OpenFor(ms(400)),
     };
-    let call = command.retry(|| ready(script.next())).classify(classify).with(every_10ms());
-    assert_eq!((call.await, script.starts(), command.state()), (Ok(1), vec![0, 400], State::Closed));
+    let call = command.retry(|| script.call()).classify(classify).with(every_10ms());
+    assert_eq!((call.await, starts(&script), command.state()), (Ok(1), vec![0, 400], State::Closed));
     assert_eq!(ended(&command, "short_circuited"), 0);
     // Not beyond the deadline, where it ends at once.
-    let (script, begun) = (Script::new(&[Err("busy"), Ok(1)]), Instant::now());
-    let call = command.retry(|| ready(script.next())).classify(classify).with(every_10ms()).deadline(ms(400));
+    let (script, begun) = (Script::new().err("busy").ok(1), Instant::now());
+    let call = command.retry(|| script.call()).classify(classify).with(every_10ms()).deadline(ms(400));
     assert_eq!((call.await, begun.elapsed()), (Err(Error::Failed("busy")), Duration::ZERO));
 }
 
@@ -288,9 +258,9 @@ async fn a_circuit_that_is_forced_open_is_not_asked_again() {
     assert!(matches!(call, Err(Error::Rejected(rejected)) if rejected.reason() == Reason::ForcedOpen));
     assert_eq!(ended(&command, "short_circuited"), 1);
     command.force_open("maintenance", Some(ms(500)));
-    let script = Script::new(&[Ok(1)]);
-    assert_eq!(command.retry(|| ready(script.next())).deadline(secs(9)).await, Ok(1));
-    assert_eq!(script.starts(), [500]);
+    let script = Script::new().ok(1).forever();
+    assert_eq!(command.retry(|| script.call()).deadline(secs(9)).await, Ok(1));
+    assert_eq!(starts(&script), [500]);
 }
 
 /// A full bulkhead says nothing of when to come back: such a refusal is an attempt, and costs the dependency nothing.
@@ -299,14 +269,14 @@ async fn a_full_bulkhead_is_tried_again_and_costs_nothing_of_the_budget() {
     let budget = Budget::share(0.0).floor(0.0);
     let command = Command::builder("retry").max_concurrent(1).budget(budget).build().expect("valid");
     let only = command.admit_owned().expect("a free slot");
-    let script = Script::new(&[Ok(1)]);
-    let call = command.retry(|| ready(script.next())).with(every_10ms());
+    let script = Script::new().ok(1).forever();
+    let call = command.retry(|| script.call()).with(every_10ms());
     let free = async {
         tokio::time::sleep(ms(15)).await;
         drop(only);
     };
     let (end, ()) = tokio::join!(call, free);
-    assert_eq!((end, script.starts(), ended(&command, "rejected")), (Ok(1), vec![20], 2));
+    assert_eq!((end, starts(&script), ended(&command, "rejected")), (Ok(1), vec![20], 2));
     assert_eq!(fates(&command), [1, 2, 0, 0]);
 }
 
@@ -316,8 +286,8 @@ async fn a_full_bulkhead_is_tried_again_and_costs_nothing_of_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_its_next_attempt_holds_no_permit() {
     let command = Command::builder("retry").max_concurrent(1).build().expect("valid");
-    let script = Script::new(&[Err(DOWN), Ok(1)]);
-    let mut call = Box::pin(command.retry(|| ready(script.next())).with(every_10ms()));
+    let script = Script::new().err(DOWN).ok(1);
+    let mut call = Box::pin(command.retry(|| script.call()).with(every_10ms()));
     assert_eq!(poll(&mut call), None);
     assert_eq!(command.snapshot().in_flight(), 0);
     assert_eq!(command.run(async || Ok::<_, Failure>(5)).await, Ok(5));
@@ -329,17 +299,13 @@ async fn a_call_that_waits_for_its_next_attempt_holds_no_permit() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_is_never_passed() {
     let command = patient();
-    let (made, begun) = (Cell::new(0), Instant::now());
-    let slow = || {
-        made.set(made.get() + 1);
-        after(ms(60), Err(DOWN))
-    };
-    let end = command.retry(slow).with(every_10ms().attempts(9)).deadline(ms(100)).await;
+    let (slow, begun) = (Script::new().err(DOWN).after(ms(60)).forever(), Instant::now());
+    let end = command.retry(|| slow.call()).with(every_10ms().attempts(9)).deadline(ms(100)).await;
     let Err(Error::TimedOut(late)) = end else { panic!("{end:?}") };
-    assert_eq!((late.limit(), begun.elapsed(), made.get()), (ms(30), ms(100), 2));
+    assert_eq!((late.limit(), begun.elapsed(), slow.started()), (ms(30), ms(100), 2));
     // A wait that would end at the deadline or later is not begun.
     let begun = Instant::now();
-    let end = command.retry(|| after(ms(60), Err(DOWN))).with(every_10ms()).deadline(ms(70)).await;
+    let end = command.retry(|| slow.call()).with(every_10ms()).deadline(ms(70)).await;
     assert_eq!((end, begun.elapsed()), (Err(Error::Failed(DOWN)), ms(60)));
     // In the queue, and by the command's own deadline; what the queue has taken the operation does not get.
     let queued = Command::builder("retry").bulkhead(Bulkhead::new(1).queue(1, secs(9))).deadline(ms(100));
@@ -363,26 +329,22 @@ async fn the_deadline_is_never_passed() {
 /// F38: a deadline around attempts that are slow ends them all once.
 #[tokio::test(start_paused = true)]
 async fn f38_a_deadline_around_attempts_ends_them_all_once() {
-    let (command, made) = (patient(), Cell::new(0));
-    let slow = || {
-        made.set(made.get() + 1);
-        hang()
-    };
+    let (command, slow) = (patient(), Script::new().hang().forever());
     let policy = every_10ms().attempts(9).timeouts(true);
     let begun = Instant::now();
-    let end = command.retry(slow).with(policy).timeout(ms(40)).deadline(ms(120)).await;
+    let end = command.retry(|| slow.call()).with(policy).timeout(ms(40)).deadline(ms(120)).await;
     assert!(matches!(end, Err(Error::TimedOut(late)) if late.limit() == ms(20)), "{end:?}");
-    assert_eq!((begun.elapsed(), made.get()), (ms(120), 3));
+    assert_eq!((begun.elapsed(), slow.started()), (ms(120), 3));
     advance(secs(60)).await;
-    assert_eq!((made.get(), ended(&command, "timed_out")), (3, 3));
+    assert_eq!((slow.started(), ended(&command, "timed_out")), (3, 3));
 }
 
 /// The fallback comes once, last, with the error of the last attempt, and outside the deadline.
 #[tokio::test(start_paused = true)]
 async fn the_fallback_runs_once_with_the_last_error() {
-    let (command, script) = (patient(), Script::new(&[Err("first"), Err("second"), Err("third")]));
+    let (command, script) = (patient(), Script::new().err("first").err("second").err("third"));
     let seen = RefCell::new(Vec::new());
-    let call = command.retry(|| ready(script.next())).with(every_10ms()).deadline(ms(25)).fallback(|cause| {
+    let call = command.retry(|| script.call()).with(every_10ms()).deadline(ms(25)).fallback(|cause| {
         seen.borrow_mut().push(cause);
         after(ms(500), Ok(2)).map(|result| result.map_err(Error::Failed))
     });
@@ -396,20 +358,20 @@ async fn the_fallback_runs_once_with_the_last_error() {
 async fn p25_a_call_that_is_dropped_makes_no_further_attempt() {
     let budget = Budget::share(1.0).floor(0.0);
     let command = Command::builder("retry").budget(budget).build().expect("valid");
-    let script = Script::new(&[Err(DOWN)]);
-    drop(command.retry(|| ready(script.next())).with(every_10ms()));
-    assert_eq!((script.starts().len(), command.snapshot().attempts().calls), (0, 0));
+    let script = Script::new().err(DOWN).forever();
+    drop(command.retry(|| script.call()).with(every_10ms()));
+    assert_eq!((script.started(), command.snapshot().attempts().calls), (0, 0));
     for _ in 0..5 {
-        let mut call = Box::pin(command.retry(|| ready(script.next())).with(every_10ms()));
+        let mut call = Box::pin(command.retry(|| script.call()).with(every_10ms()));
         assert_eq!(poll(&mut call), None);
         drop(call);
         advance(secs(1)).await;
     }
-    assert_eq!((script.starts().len(), command.snapshot().in_flight()), (5, 0));
+    assert_eq!((script.started(), command.snapshot().in_flight()), (5, 0));
     assert_eq!(fates(&command), [0, 5, 0, 0], "each was to be followed by another");
     // Five calls paid in and took nothing out in the end: so this one may have five attempts more.
-    assert!(command.retry(|| ready(script.next())).with(every_10ms().attempts(99)).await.is_err());
-    assert_eq!((script.starts().len(), fates(&command)[3]), (5 + 7, 1));
+    assert!(command.retry(|| script.call()).with(every_10ms().attempts(99)).await.is_err());
+    assert_eq!((script.started(), fates(&command)[3]), (5 + 7, 1));
 }
 
 /// P2, R1, E6: a call that waits in line, runs, waits for its next attempt, runs again and falls back, dropped after any
@@ -426,16 +388,12 @@ async fn a_call_can_be_dropped_at_every_point() {
             tokio::time::sleep(ms(10)).await;
             only.ignore();
         });
-        let made = Cell::new(0);
-        let slow = || {
-            made.set(made.get() + 1);
-            after(ms(15), Err(DOWN))
-        };
+        let slow = Script::new().err(DOWN).after(ms(15)).times(2);
         let fall_back = |_| async {
             tokio::time::sleep(ms(15)).await;
             Ok(2)
         };
-        let call = command.retry(slow).with(every_10ms().attempts(2)).fallback(fall_back);
+        let call = command.retry(|| slow.call()).with(every_10ms().attempts(2)).fallback(fall_back);
         let end = tokio::time::timeout(ms(millis), call).await;
         holder.await.expect("no panic");
         let snapshot = command.snapshot();
@@ -444,17 +402,18 @@ async fn a_call_can_be_dropped_at_every_point() {
         let lifetime = snapshot.lifetime();
         let of = |outcome| lifetime.of(outcome);
         assert_eq!(of(Outcome::Failure) + of(Outcome::Cancelled), lifetime.calls() - 1, "after {millis} ms");
-        assert!(made.get() <= 2 && of(Outcome::Failure) <= made.get(), "after {millis} ms");
+        let made = slow.started() as u64;
+        assert!(made <= 2 && of(Outcome::Failure) <= made, "after {millis} ms");
         let attempts = snapshot.attempts();
-        assert_eq!(attempts.started, made.get(), "after {millis} ms");
+        assert_eq!(attempts.started, made, "after {millis} ms");
         assert_eq!(command.run(async || Ok::<_, Failure>(3)).await, Ok(3), "after {millis} ms");
         // One call has paid for one retry: unless that was started, it is still paid for.
-        let script = Script::new(&[Err(DOWN)]);
-        assert!(command.retry(|| ready(script.next())).with(every_10ms().attempts(9)).await.is_err());
+        let script = Script::new().err(DOWN).forever();
+        assert!(command.retry(|| script.call()).with(every_10ms().attempts(9)).await.is_err());
         let paid = if millis == 0 && attempts.calls == 0 { 0 } else { 1 };
-        let spent = made.get().saturating_sub(1);
-        assert_eq!(script.starts().len() as u64, 2 + paid - spent, "after {millis} ms");
-        ends.push((made.get(), end.is_ok()));
+        let spent = made.saturating_sub(1);
+        assert_eq!(script.started() as u64, 2 + paid - spent, "after {millis} ms");
+        ends.push((made, end.is_ok()));
     }
     ends.dedup();
     assert_eq!(ends, [(0, false), (1, false), (2, false), (2, true)], "every stage was dropped in");
@@ -467,11 +426,11 @@ async fn a_call_can_be_dropped_at_every_point() {
 async fn f25_the_second_retry_is_denied_by_the_budget() {
     let budget = Budget::share(0.5).floor(0.0);
     let command = Command::builder("retry").budget(budget).build().expect("valid");
-    let scripts = [Script::new(&[Err("a")]), Script::new(&[Err("b")])];
-    let call = |script| command.retry(move || after(ms(1), Script::next(script))).with(every_10ms());
-    let ends = join_all(scripts.iter().map(call)).await;
+    let scripts = ["a", "b"].map(|error| Script::new().err(error).after(ms(1)).forever());
+    let calls = scripts.iter().map(|script| command.retry(|| script.call()).with(every_10ms()));
+    let ends = join_all(calls).await;
     assert_eq!(ends, [Err(Error::Failed("a")), Err(Error::Failed("b"))]);
-    assert_eq!(scripts.each_ref().map(|script| script.starts().len()), [2, 1]);
+    assert_eq!(scripts.each_ref().map(Script::started), [2, 1]);
     assert_eq!(fates(&command), [0, 1, 0, 2]);
 }
 
@@ -492,9 +451,9 @@ async fn a_shared_budget_holds_its_commands_together_and_own_ones_are_apart() {
         let mut all = 0;
         for name in ["read", "write"] {
             let command = Command::builder(name).budget(budget.clone()).build().expect("valid");
-            let script = Script::new(&[Err(DOWN)]);
-            assert!(command.retry(|| ready(script.next())).with(every_10ms().attempts(99)).await.is_err());
-            all += script.starts().len();
+            let script = Script::new().err(DOWN).forever();
+            assert!(command.retry(|| script.call()).with(every_10ms().attempts(99)).await.is_err());
+            all += script.started();
         }
         all
     };
@@ -527,9 +486,9 @@ async fn the_budget_is_on_by_default_and_can_be_taken_away_live() {
 async fn a_live_change_keeps_what_the_budget_has_left() {
     let command = Command::builder("retry").budget(Budget::share(0.0).floor(0.3)).build().expect("valid");
     let attempts = async || {
-        let script = Script::new(&[Err(DOWN)]);
-        assert!(command.retry(|| ready(script.next())).with(every_10ms().attempts(99)).await.is_err());
-        script.starts().len()
+        let script = Script::new().err(DOWN).forever();
+        assert!(command.retry(|| script.call()).with(every_10ms().attempts(99)).await.is_err());
+        script.started()
     };
     assert_eq!(attempts().await, 1 + 3);
     command.reconfigure(|config| config.timeout(ms(20))).expect("valid");

@@ -2,10 +2,9 @@
 
 mod support;
 
+use fusebox::testing::Timeline;
 use fusebox::{Breaker, Cause, Command, Event, Permit, Ramp, Reason, State};
-use support::{
-    advance, command, drain, edges, ended, health, in_a_row, ms, play, poll, rate, refused, secs, transitions,
-};
+use support::{advance, command, drain, edges, ended, health, in_a_row, ms, play, poll, rate, refused, secs};
 
 /// Starts a call, lets it run for 10 ms and drops it.
 async fn dropped(command: &Command) {
@@ -156,7 +155,7 @@ async fn s09_good_results_lead_from_stage_to_stage_and_after_the_last_one_it_clo
 #[tokio::test(start_paused = true)]
 async fn s09_a_stage_fails_fast_and_the_way_back_begins_again_with_a_probe() {
     let command = ramping().await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     offer(&command, 40).into_iter().for_each(Permit::succeed);
     advance(secs(1)).await;
     // Let in by the first stage, one of them is bad for the second.
@@ -169,7 +168,7 @@ async fn s09_a_stage_fails_fast_and_the_way_back_begins_again_with_a_probe() {
     assert_eq!((command.state(), stage(&command)), (State::HalfOpen, Some((2, 3))), "1 of 4 is not one half");
     own.into_iter().take(1).for_each(Permit::fail);
     assert_eq!((command.state(), stage(&command)), (State::Open, None), "2 of 4 are");
-    let opened = &transitions(&mut events)[0];
+    let opened = &timeline.transitions()[0];
     assert_eq!(opened.cause, Cause::RampFailed { stage: 2, failed: 2, ended: 2 });
     assert_eq!(opened.cause.to_string(), "2 of 2 calls failed in stage 2 of the ramp");
     advance(secs(1)).await;
@@ -221,7 +220,7 @@ async fn s11_abandoned_results_never_advance_a_stage_and_never_close() {
 #[tokio::test(start_paused = true)]
 async fn a_ramp_is_changed_live_and_starts_anew_after_an_override() {
     let command = ramping().await;
-    let mut events = command.subscribe();
+    let timeline = Timeline::of(&command);
     command.reconfigure(|c| c.map_breaker(|b| b.ramp(Ramp::stages([0.5]).min_calls(1)))).expect("a good ramp");
     let told = command.snapshot().ramp().expect("it is on its ramp still");
     assert_eq!((told.number, told.of, told.share), (1, 1, 0.5));
@@ -241,7 +240,7 @@ async fn a_ramp_is_changed_live_and_starts_anew_after_an_override() {
         .expect("no ramp is a good one");
     assert_eq!(command.state(), State::Closed, "its probe has passed");
     assert_eq!(
-        edges(&mut events),
+        edges(&timeline),
         [
             (State::HalfOpen, State::ForcedClosed),
             (State::ForcedClosed, State::HalfOpen),

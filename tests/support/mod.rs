@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fusebox::{Breaker, Classify, Command, Error, Event, Events, Outcome, Rejected, State, Transition, Verdict};
+use fusebox::testing::{Script, Timeline};
+use fusebox::{Breaker, Classify, Command, Error, Event, Events, Outcome, Rejected, State, Verdict};
 use futures::{FutureExt, StreamExt};
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -183,20 +184,19 @@ pub(crate) fn ended<C>(command: &Command<C>, outcome: &str) -> u64 {
     command.snapshot().lifetime().get(outcome)
 }
 
+/// When the calls of a script were started, in milliseconds since it was made.
+pub(crate) fn starts<T, E>(script: &Script<T, E>) -> Vec<u128> {
+    script.starts().iter().map(Duration::as_millis).collect()
+}
+
 /// The events that have come since the last look.
 pub(crate) fn drain(events: &mut Events) -> Vec<Event> {
     std::iter::from_fn(|| events.next().now_or_never().flatten()).collect()
 }
 
-/// The transitions among them.
-pub(crate) fn transitions(events: &mut Events) -> Vec<Transition> {
-    let transition = |event| if let Event::Transition(transition) = event { Some(transition) } else { None };
-    drain(events).into_iter().filter_map(transition).collect()
-}
-
-/// The same, as pairs of states.
-pub(crate) fn edges(events: &mut Events) -> Vec<(State, State)> {
-    transitions(events).iter().map(|transition| (transition.from, transition.to)).collect()
+/// The changes of state so far, as pairs.
+pub(crate) fn edges(timeline: &Timeline) -> Vec<(State, State)> {
+    timeline.transitions().iter().map(|transition| (transition.from, transition.to)).collect()
 }
 
 /// The message that a panic carried.
