@@ -3,6 +3,8 @@
 //!
 //! Each is a way in which a crate can panic in, hang, or leak from its user's process.
 
+mod support;
+
 use std::any::Any;
 use std::future::{Future, pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,20 +15,13 @@ use std::time::Duration;
 
 use fusebox::{Breaker, Bulkhead, Command, Error, Guard, Outcome, Reason, Registry, State, Verdict};
 use futures::{FutureExt, StreamExt};
-use tokio::runtime::{Builder, Runtime};
+use support::{Failure, hang, ms, time_machine};
+use tokio::runtime::Builder;
 
-type Answer = Result<u32, &'static str>;
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
+type Answer = Result<u32, Failure>;
 
 fn command() -> Command {
     Command::builder("runtime").max_concurrent(1).timeout(ms(100)).build().expect("a good configuration")
-}
-
-async fn hang() -> Answer {
-    pending().await
 }
 
 /// Ready when it is polled for the second time.
@@ -180,16 +175,12 @@ fn a_call_that_has_ended_panics_when_it_is_polled_again_and_counts_once() {
 
 // ---- a runtime that goes away ----
 
-fn paused() -> Runtime {
-    Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
-}
-
 /// X5, P2: calls in flight, in the queue and in their fallbacks end with the runtime, outside of it.
 #[test]
 fn a_runtime_that_is_dropped_ends_its_calls() {
     for threads in [0, 2] {
         let runtime = match threads {
-            0 => paused(),
+            0 => time_machine(),
             n => Builder::new_multi_thread().worker_threads(n).enable_time().build().expect("a runtime"),
         };
         let command = Command::builder("runtime")
@@ -223,7 +214,7 @@ fn a_runtime_that_is_dropped_ends_its_calls() {
 #[test]
 fn a_call_can_outlive_its_runtime() {
     for polled in [false, true] {
-        let (runtime, command) = (paused(), command());
+        let (runtime, command) = (time_machine(), command());
         let mut call = Box::pin(command.run(hang));
         let mut sleep = {
             let _inside = runtime.enter();
@@ -463,7 +454,7 @@ async fn a_panic_in_abandoned_blocking_work_gives_the_slot_back() {
 /// X5, P2: work for a runtime that has shut down is never started.
 #[test]
 fn blocking_work_that_never_starts_gives_its_slot_back() {
-    let (runtime, command) = (paused(), command());
+    let (runtime, command) = (time_machine(), command());
     let handle = runtime.handle().clone();
     drop(runtime);
     let _inside = handle.enter();

@@ -378,6 +378,14 @@ async fn all_that_is_due_has_run_when_time_has_passed() {
     assert_eq!(local.run_until(run).await, 500);
 }
 
+#[tokio::test(start_paused = true)]
+async fn blocking_work_is_done_before_time_passes() {
+    let command = command(Breaker::disabled());
+    let call = tokio::spawn(async move { command.spawn_blocking(|| Ok::<u32, Failure>(1)).timeout(secs(1)).await });
+    advance(secs(10)).await;
+    assert_eq!(call.now_or_never().map(|end| end.expect("no panic")), Some(Ok(1)));
+}
+
 #[tokio::test]
 async fn time_that_runs_is_not_moved() {
     let panic = AssertUnwindSafe(advance(secs(1))).catch_unwind().await.expect_err("a panic");

@@ -11,6 +11,9 @@ use crate::command::Command;
 /// `tokio::time::advance` jumps instead: whoever waits finds out afterwards, and reads the time of the end. Here a call
 /// with a timeout of 1 s that is spawned before 10 s pass has timed out after 1 s, and so its retry begins when it should.
 ///
+/// Blocking work holds the clock, as it does for every sleeper in paused time: 10 s pass when it is done. To see a call of
+/// [`spawn_blocking`](crate::Command::spawn_blocking) time out, jump.
+///
 /// ```
 /// use std::time::Duration;
 /// use fusebox::testing::advance;
