@@ -95,7 +95,8 @@ impl Sealed for Registry {
 }
 
 impl Timeline {
-    /// Begins to record the events of a command, of all keys of a keyed one, or of all commands of a registry.
+    /// Begins to record the events of a command, of all keys of a keyed one, or of all commands of a registry. In the
+    /// [global](Registry::global) one are also those of tests that run at the same time.
     pub fn of(observed: &impl Observed) -> Self {
         let record = Record { events: observed.record(), entries: Vec::new() };
         Self { begun: Stamp::now().wall_clock(), record: Mutex::new(record) }
