@@ -28,6 +28,7 @@ const mistakes = {
   "a variable of no type": (d) => delete d.templating.list[1].type,
   "an unknown time of refresh": (d) => (d.templating.list[1].refresh = 3),
   "an annotation without a colour": (d) => delete d.annotations.list[0].iconColor,
+  "an annotation without an expression": (d) => delete d.annotations.list[0].expr,
   "a key that no dashboard has": (d) => (d.pannels = []),
   "no schema version": (d) => delete d.schemaVersion,
 };

@@ -48,10 +48,10 @@ type Panel =
   | Kind<"table", table.Options, Partial<table.FieldConfig>>
   | Kind<"timeseries", timeseries.Options, timeseries.FieldConfig>;
 
-/** What the data source of Prometheus adds to an annotation. */
+/** With what the data source of Prometheus adds: in this form it is read by old versions and new ones. */
 type Annotation = Replace<
   raw.AnnotationQuery,
-  { datasource: Source; target: Query; titleFormat: string; textFormat: string; tagKeys: string }
+  { datasource: Source; expr: string; titleFormat: string; textFormat: string; tagKeys: string }
 >;
 
 type Variable = Replace<raw.VariableModel, { type: "datasource" | "query" }>;

@@ -24,7 +24,7 @@ pub(crate) fn queries() -> Vec<Query> {
     }
     for annotation in list(&dashboard["annotations"]["list"]) {
         let place = format!("annotation {}", text(&annotation["name"]));
-        queries.push(Query { place, expression: filled(&text(&annotation["target"]["expr"])) });
+        queries.push(Query { place, expression: filled(&text(&annotation["expr"])) });
     }
     for variable in list(&dashboard["templating"]["list"]) {
         // What a variable can be: label_values(selector, label).
