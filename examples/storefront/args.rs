@@ -8,7 +8,7 @@ A shop page calls three suppliers that break on a schedule, first without fusebo
 Usage: cargo run --release --example storefront -- [OPTIONS]
 
 Options:
-      --short                        The whole story in under 20 seconds instead of about 90
+      --short                        The whole story in about 20 seconds instead of about 100
       --rate <PAGES>                 Pages asked for per second, 50 to 300 [default: 100]
       --seed <NUMBER>                Seed of the suppliers' latencies and errors [default: 1]
       --metrics-port <PORT>          Port of /metrics [default: any that is free]

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use fusebox::{Breaker, Command, ConfigError, Retry};
+use fusebox::{Breaker, Command, ConfigError, Event, Hedge, Keyed, Keys, Ramp, Retry, Snapshot};
+use futures::Stream;
+use futures::stream::{StreamExt, select_all};
 
 use crate::schedule::{Pace, Supplier};
+use crate::shop::WAREHOUSES;
 
 #[derive(Debug)]
 pub(crate) struct Commands {
     pub(crate) prices: Command,
-    pub(crate) stock: Command,
+    /// By warehouse.
+    pub(crate) stock: Keyed<u32>,
     pub(crate) recommendations: Command,
 }
 
@@ -33,39 +37,54 @@ impl Commands {
                 .group("storefront")
                 .timeout(Duration::from_millis(50))
                 .max_concurrent(20)
+                // In health no answer takes so long. One that does has stalled, and asking again is quicker than waiting
+                // for it: two attempts need little more than the one that times out.
+                .hedge(Hedge::after(Duration::from_millis(30)))
+                .deadline(Duration::from_millis(60))
                 // It falls silent at times. Calls in flight count as slow before their timeout is up, so that the circuit
                 // opens that much sooner.
                 .breaker(breaker(0.5).slow_calls(0.5, Duration::from_millis(30)).count_in_flight(true))
                 .latency_window(pace.of(4.0))
                 .build()?,
+            // Each warehouse answers for itself. One circuit for all would stay closed while a quarter of the calls is lost,
+            // or cut off four for the sake of one. Each sees a quarter of the calls, so limits and counts are a quarter.
             stock: Command::builder("stock")
                 .group("storefront")
                 .timeout(Duration::from_millis(40))
-                .max_concurrent(16)
+                .max_concurrent(4)
                 // A page waits no longer for two attempts than for one, so the second has what the first left over. What
                 // all retries together may add to the load is the budget's business.
                 .deadline(Duration::from_millis(40))
                 .retry(Retry::exponential(Duration::from_millis(2)).attempts(2))
-                .breaker(breaker(0.5))
+                .breaker(breaker(0.5).min_calls(5).consecutive_failures(4))
                 .latency_window(pace.of(4.0))
-                .build()?,
-            // Bestsellers are nearly as good, so this one gives up early, and three probes have to pass before it
-            // believes in recovery: one alone would, seven times out of ten, while three in ten answers fail.
+                .keyed(Keys::up_to(WAREHOUSES as usize).latencies())?,
+            // Bestsellers are nearly as good, so this one gives up early, and takes its time to believe in recovery. It
+            // comes back with empty caches: a probe passes, and its usual load would fell it again.
             recommendations: Command::builder("recommendations")
                 .group("storefront")
                 .timeout(Duration::from_millis(50))
                 .max_concurrent(20)
-                .breaker(breaker(0.2).probes(3))
+                .breaker(breaker(0.2).ramp(Ramp::stages([0.2, 0.5]).each(pace.of(1.0))))
                 .latency_window(pace.of(4.0))
                 .build()?,
         })
     }
 
-    pub(crate) fn of(&self, supplier: Supplier) -> &Command {
-        match supplier {
-            Supplier::Prices => &self.prices,
-            Supplier::Stock => &self.stock,
-            Supplier::Recommendations => &self.recommendations,
-        }
+    /// Of each circuit, in the order of [`Supplier::ALL`].
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        let mut snapshots = vec![self.prices.snapshot()];
+        snapshots.extend((1..=WAREHOUSES).map(|warehouse| self.stock.get(&warehouse).snapshot()));
+        snapshots.push(self.recommendations.snapshot());
+        snapshots
+    }
+
+    /// What happens from now on, and to whose circuit.
+    pub(crate) fn subscribe(&self) -> impl Stream<Item = (Supplier, Event)> + Unpin + use<> {
+        let Self { prices, stock, recommendations } = self;
+        let events = [prices.subscribe(), stock.subscribe(), recommendations.subscribe()];
+        select_all(
+            Supplier::ALL.into_iter().zip(events).map(|(supplier, events)| events.map(move |event| (supplier, event))),
+        )
     }
 }

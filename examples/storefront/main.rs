@@ -6,8 +6,8 @@
 //! commands were worth.
 //!
 //! ```text
-//! cargo run --release --example storefront              # about 90 seconds
-//! cargo run --release --example storefront -- --short   # the same story in under 20; exits with 1 if commands lose
+//! cargo run --release --example storefront              # about 100 seconds
+//! cargo run --release --example storefront -- --short   # the same story in about 20; exits with 1 if commands lose
 //! ```
 //!
 //! Where to read on: `commands.rs` is how a service sets its commands up and `shop.rs` how it calls them;

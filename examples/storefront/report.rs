@@ -63,29 +63,31 @@ fn figures(without: &Worth, with: Option<&Worth>) -> String {
     row("  wasted: they brought no answer", &|w| w.wasted.to_string());
     row("  time spent waiting for those", &|w| duration(w.wasted_time));
     row("calls refused instead", &|w| w.refused.to_string());
+    row("hedges sent", &|w| w.hedges.sent.to_string());
+    row("  that brought the answer", &|w| w.hedges.won.to_string());
     row("most calls in flight to one supplier", &|w| w.most_in_flight.to_string());
     lines(table, 1) + "\nAn error could be caught without a command as well; being late could not.\n"
 }
 
 fn faults(args: &Args, without: &Worth, with: &Worth) -> String {
     let mut table = table::plain();
-    table.add_row(["", "", "", "pages lost", "", "calls wasted", "", "good page again", "", "circuit", ""]);
-    table.add_row([
-        "at", "supplier", "fault", "without", "with", "without", "with", "without", "with", "opened", "closed",
-    ]);
+    table.add_row(["", "", "", "pages", "lost", "fall-", "calls", "wasted", "good", "again", "circuit", ""]);
+    table
+        .add_row(["at", "supplier", "fault", "w/o", "with", "backs", "w/o", "with", "w/o", "with", "opened", "closed"]);
     let after = |time: Option<Duration>| match time {
         None => "-".to_owned(),
         Some(Duration::ZERO) => "by then".to_owned(),
         Some(time) => format!("+{}", duration(time)),
     };
     for ((act, before), toll) in STORY.iter().zip(&without.tolls).zip(&with.tolls) {
-        let Toll { lost, wasted, opened, good_again, closed } = toll;
+        let Toll { lost, fallbacks, wasted, opened, good_again, closed } = toll;
         table.add_row([
             format!("{:.1} s", args.pace.of(act.span.start).as_secs_f64()),
             act.supplier.to_string(),
             act.fault.to_string(),
             before.lost.to_string(),
             lost.to_string(),
+            fallbacks.to_string(),
             before.wasted.to_string(),
             wasted.to_string(),
             after(before.good_again),
@@ -95,9 +97,10 @@ fn faults(args: &Args, without: &Worth, with: &Worth) -> String {
         ]);
     }
     lines(table, 3)
-        + "\nLost: late, or an error in this supplier's place. Opened: from the start of the fault, the time to detect.\n\
-           Good page again, closed: from its end, the time to recover. Until the circuit closes fallbacks stand in, also where\n\
-           the supplier would have answered: what a circuit costs.\n"
+        + "\nLost: late, or an error in this supplier's place. Fallbacks: pages on which one stood there instead.\n\
+           Opened: from the start of the fault, the time to detect. Good page again, closed: from its end, the\n\
+           time to recover. Until the circuit closes fallbacks stand in, also where the supplier would have\n\
+           answered: what a circuit costs. Of stock's circuits, the first to open and the last to close.\n"
 }
 
 /// The three figures that a shop would buy commands for. All must be better.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fusebox::{Command, Event, State};
+use fusebox::{Event, State};
 use futures::FutureExt;
 use futures::stream::{StreamExt, select_all};
 use tokio::sync::mpsc;
@@ -51,6 +51,7 @@ pub(crate) struct Run {
     pub(crate) changes: Vec<Change>,
     /// Calls that a command refused.
     pub(crate) refused: u64,
+    pub(crate) hedges: Hedges,
     /// Visits that were planned.
     planned: u32,
     /// For as long as its commands live, `/metrics` shows what they are like now.
@@ -64,11 +65,21 @@ impl Run {
     }
 }
 
+/// Second attempts that were sent while the first was still running.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hedges {
+    pub(crate) sent: u64,
+    /// Those that brought the answer.
+    pub(crate) won: u64,
+}
+
 /// A circuit changed its state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) at: Duration,
     pub(crate) supplier: Supplier,
+    /// Which one of the supplier's circuits, if there are several.
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) to: State,
 }
 
@@ -88,8 +99,7 @@ pub(crate) async fn run(protection: Protection, args: &Args, screen: &mut Screen
     };
     let client = |supplier| Client::new(supplier, suppliers[supplier as usize].address, Arc::clone(&ledger));
     let shop = Arc::new(Shop::new(care, client));
-    let mut events =
-        select_all(commands(&shop).map(|(supplier, command)| command.subscribe().map(move |event| (supplier, event))));
+    let mut events = select_all(commands(&shop).map(Commands::subscribe));
     let (tell, mut told) = mpsc::unbounded_channel();
     let mut script = JoinSet::new();
     script.spawn(perform(schedule::cues(args.pace), suppliers, ledger.begun(), tell));
@@ -132,23 +142,27 @@ pub(crate) async fn run(protection: Protection, args: &Args, screen: &mut Screen
         visits: std::mem::take(&mut ledger.visits().ended),
         calls: Supplier::ALL.map(|supplier| std::mem::take(&mut *ledger.calls(supplier))),
         changes,
-        refused: commands(&shop).map(|(_, command)| refused(command)).sum(),
+        refused: commands(&shop).map_or(0, refused),
+        hedges: commands(&shop).map_or_else(Hedges::default, hedges),
         planned: crowd.size(),
         _shop: Arc::clone(&shop),
     })
 }
 
-fn commands(shop: &Shop) -> impl Iterator<Item = (Supplier, &Command)> {
-    let commands = match &shop.care {
+fn commands(shop: &Shop) -> Option<&Commands> {
+    match &shop.care {
         Care::Naive { .. } => None,
         Care::Commands(commands) => Some(commands),
-    };
-    commands.into_iter().flat_map(|commands| Supplier::ALL.map(|supplier| (supplier, commands.of(supplier))))
+    }
 }
 
-fn refused(command: &Command) -> u64 {
-    let lifetime = command.snapshot().lifetime();
-    lifetime.refused()
+fn refused(commands: &Commands) -> u64 {
+    commands.snapshots().iter().map(|snapshot| snapshot.lifetime().refused()).sum()
+}
+
+fn hedges(commands: &Commands) -> Hedges {
+    let attempts = commands.prices.snapshot().attempts();
+    Hedges { sent: attempts.hedges_won + attempts.hedges_lost, won: attempts.hedges_won }
 }
 
 /// Plays the script. A task of its own, so that a slow terminal cannot delay a fault.
@@ -165,7 +179,9 @@ async fn perform(cues: Vec<Cue>, suppliers: Vec<Server>, begun: Instant, tell: m
 /// The time is that of reading the event: the event has only the wall clock's, which may jump.
 fn change(ledger: &Ledger, supplier: Supplier, event: &Event) -> Option<Change> {
     match event {
-        Event::Transition(transition) => Some(Change { at: ledger.now(), supplier, to: transition.to }),
+        Event::Transition(transition) => {
+            Some(Change { at: ledger.now(), supplier, key: transition.key.clone(), to: transition.to })
+        }
         _ => None,
     }
 }

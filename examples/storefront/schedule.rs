@@ -8,25 +8,29 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use Fault::{BrownOut, Errors, Flapping, Refused, Reset, Silence};
+use Fault::{BrownOut, Cold, Errors, Flapping, Lost, Refused, Reset, Silence, Stalls};
 use Supplier::{Prices, Recommendations, Stock};
 
-/// Every kind of fault once, then everything at once. Each ends in recovery.
+/// Every kind of fault once, then everything at once. Each ends in recovery, but that a supplier which was away comes
+/// back cold.
 #[rustfmt::skip]
-pub(crate) const STORY: [Act; 9] = [
+pub(crate) const STORY: [Act; 12] = [
     act( 3.0 ..  7.0, Prices,          BrownOut { factor: 10 }),
     act( 8.0 .. 12.0, Recommendations, Errors { percent: 30 }),
     act(13.0 .. 17.0, Stock,           Refused),
-    act(18.0 .. 22.0, Recommendations, Reset),
-    act(23.0 .. 27.0, Prices,          Silence),
-    act(25.0 .. 29.0, Stock,           Flapping { every: 1.0 }),
-    act(32.0 .. 36.0, Prices,          Refused),
-    act(32.0 .. 36.0, Stock,           Silence),
-    act(32.0 .. 36.0, Recommendations, Errors { percent: 30 }),
+    act(18.0 .. 21.0, Prices,          Stalls { one_in: 8, factor: 10 }),
+    act(22.0 .. 25.0, Stock,           Lost { warehouse: 2 }),
+    act(26.0 .. 28.0, Recommendations, Reset),
+    act(28.0 .. 32.0, Recommendations, Cold { warm_up: 0.25 }),
+    act(33.0 .. 37.0, Prices,          Silence),
+    act(35.0 .. 39.0, Stock,           Flapping { every: 1.0 }),
+    act(41.0 .. 45.0, Prices,          Refused),
+    act(41.0 .. 45.0, Stock,           Silence),
+    act(41.0 .. 45.0, Recommendations, Errors { percent: 30 }),
 ];
 
 /// The story's length. What follows the last fault is long enough for the naive client to be rid of its stuck calls.
-pub(crate) const LENGTH: f64 = 41.0;
+pub(crate) const LENGTH: f64 = 50.0;
 
 /// A supplier of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ impl fmt::Display for Supplier {
 pub(crate) enum Fault {
     /// Answers, but takes `factor` times as long.
     BrownOut { factor: u32 },
+    /// Takes `factor` times as long over one request in so many. Which ones has nothing to do with what they ask.
+    Stalls { one_in: u64, factor: u32 },
     /// Answers this share of requests with status 500.
     Errors { percent: u8 },
     /// Nobody listens on the port.
@@ -68,6 +74,11 @@ pub(crate) enum Fault {
     Reset,
     /// Accepts connections and requests, and never answers. A request that met this fault stays without an answer.
     Silence,
+    /// The same for what one warehouse has; all is well with the others.
+    Lost { warehouse: u32 },
+    /// Is back with empty caches: until it has spent `warm_up` story seconds on answers, it fails at what it is doing when
+    /// the next request comes. Its usual load keeps it cold.
+    Cold { warm_up: f64 },
     /// All errors and all well, in turns of `every` story seconds, beginning with errors.
     Flapping { every: f64 },
 }
@@ -76,10 +87,13 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BrownOut { factor } => f.pad(&format!("brown-out, x{factor}")),
+            Stalls { one_in, .. } => f.pad(&format!("stalls, 1 in {one_in}")),
             Errors { percent } => f.pad(&format!("{percent} % errors")),
             Refused => f.pad("conn. refused"),
             Reset => f.pad("reset mid-body"),
             Silence => f.pad("silence"),
+            Lost { .. } => f.pad("warehouse lost"),
+            Cold { .. } => f.pad("cold start"),
             Flapping { .. } => f.pad("flapping"),
         }
     }
@@ -104,7 +118,7 @@ pub(crate) struct Pace(f64);
 
 impl Pace {
     pub(crate) const FULL: Self = Self(1.0);
-    /// Two runs of 8.2 seconds.
+    /// Two runs of 10 seconds.
     pub(crate) const SHORT: Self = Self(0.2);
 
     /// Real time for story time, in steps of 10 ms: a breaker's window must divide into buckets of whole milliseconds.

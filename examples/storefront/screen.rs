@@ -69,7 +69,7 @@ impl Screen {
     fn painted(&self, line: &str) -> String {
         let color = match line.split_whitespace().nth(1) {
             Some("open") if self.color => 31,
-            Some("half_open") if self.color => 33,
+            Some("half_open" | "ramp") if self.color => 33,
             _ => return line.to_owned(),
         };
         format!("\x1b[{color}m{line}\x1b[0m")

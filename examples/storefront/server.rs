@@ -3,11 +3,13 @@
 //! Faults that are only simulated miss what makes them hurt: half-open sockets, resets, ports where nobody listens. So
 //! each fault here happens on the wire, and the client meets what it would meet in production. Latencies and errors are
 //! drawn from the seed and the number of the visit, so that a visitor finds the same supplier with and without
-//! commands.
+//! commands. Only which requests stall is drawn for each request: a second attempt has another fate.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -25,21 +27,29 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::schedule::{Fault, Pace, Supplier};
-use crate::shop::{ITEMS, list_price};
+use crate::shop::{ITEMS, list_price, warehouse_of};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A running supplier.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<Arc<Stage>>,
 }
 
-/// What the script asks for at present.
-#[derive(Clone, Copy)]
+/// What the script asks for at present, and what has come since it does.
 struct Stage {
     fault: Option<Fault>,
     since: Instant,
+    requests: AtomicU64,
+    /// Spent on answers, in nanoseconds.
+    worked: AtomicU64,
+}
+
+impl Stage {
+    fn new(fault: Option<Fault>) -> Arc<Self> {
+        Arc::new(Self { fault, since: Instant::now(), requests: AtomicU64::new(0), worked: AtomicU64::new(0) })
+    }
 }
 
 impl Server {
@@ -53,20 +63,20 @@ impl Server {
             io::Error::new(error.kind(), format!("{} cannot listen on port {port}: {error}", manner.supplier))
         })?;
         let address = listener.local_addr()?;
-        let (stage, staged) = watch::channel(Stage { fault: None, since: Instant::now() });
+        let (stage, staged) = watch::channel(Stage::new(None));
         servers.spawn(serve(listener, address, staged, manner));
         Ok(Self { address, stage })
     }
 
     pub(crate) fn set(&self, fault: Option<Fault>) {
-        self.stage.send_replace(Stage { fault, since: Instant::now() });
+        self.stage.send_replace(Stage::new(fault));
     }
 }
 
 async fn serve(
     mut listener: TcpListener,
     address: SocketAddr,
-    mut stage: watch::Receiver<Stage>,
+    mut stage: watch::Receiver<Arc<Stage>>,
     manner: Manner,
 ) -> io::Result<Infallible> {
     let mut connections = JoinSet::new();
@@ -93,7 +103,7 @@ async fn serve(
 
 /// Listens again when the fault is over. Meanwhile the port is bound and nobody listens on it: connections are refused,
 /// and the port cannot be given to somebody else, least of all to a client that would then connect to itself.
-async fn absent(address: SocketAddr, stage: &mut watch::Receiver<Stage>) -> io::Result<TcpListener> {
+async fn absent(address: SocketAddr, stage: &mut watch::Receiver<Arc<Stage>>) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -102,14 +112,14 @@ async fn absent(address: SocketAddr, stage: &mut watch::Receiver<Stage>) -> io::
 }
 
 /// Serves one connection.
-async fn answer(stream: TcpStream, stage: watch::Receiver<Stage>, manner: Manner) {
+async fn answer(stream: TcpStream, stage: watch::Receiver<Arc<Stage>>, manner: Manner) {
     // Whenever the supplier drops a connection the other side gets a reset, as from a process that died.
     if stream.set_zero_linger().and_then(|()| stream.set_nodelay(true)).is_err() {
         return;
     }
     let service = service_fn(move |request| {
-        let stage = *stage.borrow();
-        async move { manner.respond(stage, &request).await }
+        let stage = Arc::clone(&stage.borrow());
+        async move { manner.respond(&stage, &request).await }
     });
     // An error here is a fault at work, or a client that lost patience.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -124,18 +134,21 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    async fn respond(self, stage: Stage, request: &Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn respond(self, stage: &Stage, request: &Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let Some((item, visit)) = parse(request.uri().path()) else {
             return Ok(status(StatusCode::NOT_FOUND));
         };
-        let mut fate = fastrand::Rng::with_seed(
-            self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(visit) << 8 ^ self.supplier as u64,
-        );
+        let number = stage.requests.fetch_add(1, Relaxed);
+        let mut fate = self.fate(visit.into());
         let latency = self.latency(&mut fate);
         let text = self.text(item);
         match stage.fault {
             Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::Lost { warehouse }) if warehouse == warehouse_of(item) => std::future::pending().await,
             Some(Fault::BrownOut { factor }) => sleep(latency * factor).await,
+            Some(Fault::Stalls { one_in, factor }) if self.fate(number).u64(..one_in) == 0 => {
+                sleep(latency * factor).await;
+            }
             _ => sleep(latency).await,
         }
         let failed = match stage.fault {
@@ -144,13 +157,24 @@ impl Manner {
                 let turn = stage.since.elapsed().as_nanos() / self.pace.of(every).as_nanos();
                 turn % 2 == 0
             }
+            Some(Fault::Cold { warm_up }) => {
+                let disturbed = stage.requests.load(Relaxed) > number + 1;
+                disturbed && Duration::from_nanos(stage.worked.load(Relaxed)) < self.pace.of(warm_up)
+            }
             _ => false,
         };
+        if !failed {
+            stage.worked.fetch_add(latency.as_nanos() as u64, Relaxed);
+        }
         Ok(match stage.fault {
             _ if failed => status(StatusCode::INTERNAL_SERVER_ERROR),
             Some(Fault::Reset) => torn(text),
             _ => Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync()),
         })
+    }
+
+    fn fate(self, number: u64) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number << 8 ^ self.supplier as u64)
     }
 
     /// 0.75 to 2 times the supplier's usual latency, the mean at about 1, with a tail as servers have it.

@@ -20,6 +20,8 @@ use crate::schedule::Supplier;
 
 /// Items on sale. Few, so that prices have been seen before.
 pub(crate) const ITEMS: u32 = 50;
+/// They are numbered from 1, and each answers for its own items.
+pub(crate) const WAREHOUSES: u32 = 4;
 
 pub(crate) struct Shop {
     prices: Client,
@@ -75,7 +77,7 @@ impl Shop {
                     let last = self.last_known.lock().unwrap_or_else(PoisonError::into_inner).get(&item).copied();
                     Ok(last.map_or(Price::List(list_price(item)), Price::LastKnown))
                 };
-                commands.prices.run(call).fallback(fallback).await
+                commands.prices.hedge(call).fallback(fallback).await
             }
         }
     }
@@ -85,7 +87,10 @@ impl Shop {
         let call = || self.stock.fetch(item, visit, |text| text.parse().ok().map(Stock::Known));
         match &self.care {
             Care::Naive { patience } => patiently(*patience, call()).await,
-            Care::Commands(commands) => commands.stock.retry(call).fallback(async |_| Ok(Stock::Unknown)).await,
+            Care::Commands(commands) => {
+                let warehouse = commands.stock.get(&warehouse_of(item));
+                warehouse.retry(call).fallback(async |_| Ok(Stock::Unknown)).await
+            }
         }
     }
 
@@ -98,6 +103,11 @@ impl Shop {
             Care::Commands(commands) => commands.recommendations.run(call).fallback(async |_| Ok(More::Best)).await,
         }
     }
+}
+
+/// Where an item lies.
+pub(crate) fn warehouse_of(item: u32) -> u32 {
+    item % WAREHOUSES + 1
 }
 
 /// What the catalogue says, in cents.

@@ -1,4 +1,5 @@
-//! The live table: a row for each supplier, out of a command's snapshot or, where there is none, out of the ledger.
+//! The live table: a row for each circuit, out of its snapshot, or, where there is none, for each supplier,
+//! out of the ledger.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::schedule::Supplier;
 const NOTHING: &str = "-";
 
 pub(crate) struct Row {
-    supplier: &'static str,
+    supplier: String,
     state: String,
     /// Calls that ended per second, refused ones included.
     rate: f64,
@@ -26,11 +27,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn of_command(s: &Snapshot, pulse: &mut Pulse, now: Duration) -> Self {
+    pub(crate) fn of_circuit(s: &Snapshot, pulse: &mut Pulse, now: Duration) -> Self {
         let lifetime = s.lifetime();
         Self {
-            supplier: s.command(),
-            state: s.state().to_string(),
+            supplier: s.key().map_or_else(|| s.command().to_owned(), |key| format!("{}[{key}]", s.command())),
+            state: match s.ramp() {
+                Some(stage) => format!("ramp {:.0} %", stage.share * 100.0),
+                None => s.state().to_string(),
+            },
             rate: pulse.rate(now, lifetime.calls()),
             error_rate: s.error_rate(),
             p50: s.latency().percentile(0.5),
@@ -58,7 +62,7 @@ impl Row {
         took.sort_unstable();
         let percentile = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)));
         Self {
-            supplier: supplier.name(),
+            supplier: supplier.to_string(),
             state: NOTHING.to_owned(),
             rate: pulse.rate(now, calls.ended.len() as u64),
             error_rate: (count > 0).then(|| errors as f64 / count as f64),
@@ -74,7 +78,7 @@ impl Row {
     fn cells(&self) -> [String; 10] {
         let time = |time: Option<Duration>| time.map_or_else(|| NOTHING.to_owned(), duration);
         [
-            self.supplier.to_owned(),
+            self.supplier.clone(),
             self.state.clone(),
             format!("{:.0}", self.rate),
             self.error_rate.map_or_else(|| NOTHING.to_owned(), |rate| format!("{:.0} %", rate * 100.0)),

@@ -19,33 +19,39 @@ pub(crate) struct View<'r> {
     ledger: &'r Ledger,
     /// What the script has broken, in the order of [`Supplier::ALL`].
     pub(crate) faults: [Option<Fault>; Supplier::COUNT],
-    pulses: [Pulse; Supplier::COUNT],
+    /// Of each row.
+    pulses: Vec<Pulse>,
 }
 
 impl<'r> View<'r> {
     pub(crate) fn new(protection: Protection, args: &'r Args, shop: &'r Shop, ledger: &'r Ledger) -> Self {
-        let pulses = std::array::from_fn(|_| Pulse::new());
-        Self { protection, args, shop, ledger, faults: [None; Supplier::COUNT], pulses }
+        Self { protection, args, shop, ledger, faults: [None; Supplier::COUNT], pulses: Vec::new() }
     }
 
     /// The table and the lines around it.
     pub(crate) fn frame(&mut self) -> Vec<String> {
         let now = self.ledger.now();
-        let rows: Vec<_> = Supplier::ALL
-            .into_iter()
-            .zip(&mut self.pulses)
-            .map(|(supplier, pulse)| match &self.shop.care {
-                Care::Commands(commands) => Row::of_command(&commands.of(supplier).snapshot(), pulse, now),
-                Care::Naive { .. } => {
-                    let window = self.args.pace.of(WINDOW);
-                    Row::of_calls(supplier, &self.ledger.calls(supplier), window, pulse, now)
-                }
-            })
-            .collect();
         let mut frame = vec![String::new(), self.progress(now), self.broken()];
-        frame.extend(table::lines(&rows));
+        frame.extend(table::lines(&self.rows(now)));
         frame.push(format!("latest page: {}", self.ledger.visits().latest));
         frame
+    }
+
+    fn rows(&mut self, now: Duration) -> Vec<Row> {
+        match &self.shop.care {
+            Care::Commands(commands) => {
+                let snapshots = commands.snapshots();
+                self.pulses.resize_with(snapshots.len(), Pulse::new);
+                let circuits = snapshots.iter().zip(&mut self.pulses);
+                circuits.map(|(snapshot, pulse)| Row::of_circuit(snapshot, pulse, now)).collect()
+            }
+            Care::Naive { .. } => {
+                let window = self.args.pace.of(WINDOW);
+                self.pulses.resize_with(Supplier::COUNT, Pulse::new);
+                let suppliers = Supplier::ALL.into_iter().zip(&mut self.pulses);
+                suppliers.map(|(s, pulse)| Row::of_calls(s, &self.ledger.calls(s), window, pulse, now)).collect()
+            }
+        }
     }
 
     /// A line for the log.

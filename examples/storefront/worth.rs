@@ -1,12 +1,13 @@
 //! What a run was worth, in figures. Everything is counted from the ledger, by the same rules for both runs.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fusebox::State;
 use hdrhistogram::Histogram;
 
 use crate::ledger::{DEADLINE, Kind, Visit};
-use crate::run::Run;
+use crate::run::{Change, Hedges, Run};
 use crate::schedule::{Act, LENGTH, Pace, STORY};
 
 pub(crate) struct Worth {
@@ -27,6 +28,7 @@ pub(crate) struct Worth {
     pub(crate) wasted: usize,
     pub(crate) wasted_time: Duration,
     pub(crate) refused: u64,
+    pub(crate) hedges: Hedges,
     pub(crate) most_in_flight: usize,
     /// In the order of [`STORY`].
     pub(crate) tolls: Vec<Toll>,
@@ -36,12 +38,14 @@ pub(crate) struct Worth {
 pub(crate) struct Toll {
     /// Pages on which the supplier's part was late or an error.
     pub(crate) lost: usize,
+    /// Pages on which something stood in for it.
+    pub(crate) fallbacks: usize,
     pub(crate) wasted: usize,
-    /// Start of the fault to the opening of the circuit.
+    /// Start of the fault to the opening of the circuit; of several, the first.
     pub(crate) opened: Option<Duration>,
     /// End of the fault to the first page with this supplier's own answer in time.
     pub(crate) good_again: Option<Duration>,
-    /// End of the fault to the closing of the circuit that lasted; zero if it was closed by then.
+    /// End of the fault to the closing of the circuit that lasted; zero if it was closed by then. Of several, the last.
     pub(crate) closed: Option<Duration>,
 }
 
@@ -65,6 +69,7 @@ impl Worth {
             wasted: wasted().count(),
             wasted_time: wasted().map(|call| call.took()).sum(),
             refused: run.refused,
+            hedges: run.hedges,
             most_in_flight: run.calls.iter().map(|calls| calls.most_in_flight).max().unwrap_or(0),
             tolls: STORY.iter().map(|act| Toll::of(act, run, pace)).collect(),
         }
@@ -82,28 +87,31 @@ impl Toll {
         let aftermath = start..next;
 
         let parts = || run.visits.iter().map(|visit| (visit.intended, visit.parts[act.supplier as usize]));
-        let lost = parts().filter(|(intended, part)| {
-            aftermath.contains(intended) && (part.kind == Kind::Failed || part.after > DEADLINE)
-        });
+        let affected = || parts().filter(|(intended, _)| aftermath.contains(intended)).map(|(_, part)| part);
+        let lost = affected().filter(|part| part.kind == Kind::Failed || part.after > DEADLINE);
+        let fallbacks = affected().filter(|part| part.kind == Kind::Fallback);
         let good = parts().filter(|(_, part)| part.kind == Kind::Live && part.after <= DEADLINE);
         let wasted = run.calls[act.supplier as usize]
             .ended
             .iter()
             .filter(|call| !call.answered && aftermath.contains(&call.started));
-        let mut changes =
-            run.changes.iter().filter(|change| change.supplier == act.supplier && aftermath.contains(&change.at));
+        let changes =
+            || run.changes.iter().filter(|change| change.supplier == act.supplier && aftermath.contains(&change.at));
         Self {
             lost: lost.count(),
+            fallbacks: fallbacks.count(),
             wasted: wasted.count(),
             good_again: good.filter_map(|(intended, part)| (intended + part.after).checked_sub(end)).min(),
-            closed: changes
-                .clone()
-                .next_back()
-                .filter(|last| last.to == State::Closed)
-                .map(|last| last.at.saturating_sub(end)),
-            opened: changes.find(|change| change.to == State::Open).map(|change| change.at - start),
+            closed: all_closed(changes()).map(|at| at.saturating_sub(end)),
+            opened: changes().find(|change| change.to == State::Open).map(|change| change.at - start),
         }
     }
+}
+
+/// When the last of these circuits closed, if all did.
+fn all_closed<'r>(changes: impl Iterator<Item = &'r Change>) -> Option<Duration> {
+    let last: HashMap<_, _> = changes.map(|change| (&change.key, change)).collect();
+    last.values().all(|change| change.to == State::Closed).then(|| last.values().map(|change| change.at).max())?
 }
 
 fn latencies(visits: &[Visit]) -> Histogram<u64> {
