@@ -11,8 +11,7 @@ use std::time::Duration;
 use Fault::{BrownOut, Cold, Errors, Flapping, Lost, Refused, Reset, Silence, Stalls};
 use Supplier::{Prices, Recommendations, Stock};
 
-/// Every kind of fault once, then everything at once. Each ends in recovery, but that a supplier which was away comes
-/// back cold.
+/// Every kind of fault once, then everything at once. Each ends in recovery, though once in a cold start first.
 #[rustfmt::skip]
 pub(crate) const STORY: [Act; 12] = [
     act( 3.0 ..  7.0, Prices,          BrownOut { factor: 10 }),
