@@ -534,49 +534,59 @@ impl Overloaded {
     }
 }
 
-/// Plays a brown-out: 80 calls a second to a dependency that has room for 100, and which stands still for two seconds.
-/// Every call times out after 200 ms and may have four attempts. Returns how far behind the dependency is 40 seconds
-/// later, and the share of calls in the last ten that succeeded.
-async fn brown_out(command: &Command) -> (Duration, f64) {
-    let dependency = Rc::new(Overloaded::new(10, ms(100)));
-    let policy = Retry::exponential(ms(20)).attempts(4).timeouts(true);
-    let (succeeded, made) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            for tick in 0..40 * 80_u32 {
-                if tick == 80 {
-                    let until = Instant::now() + secs(2);
+/// An outage, and who calls meanwhile: 250 calls a second to a dependency that has room for 400. Every call times out after
+/// 200 ms, and a timeout is retried.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    /// For how long the dependency stands still.
+    stands: Duration,
+    attempts: u32,
+}
+
+impl Outage {
+    const CALLS: u32 = 250;
+
+    /// Whether all is well again twenty seconds later: no call waits, and every one of the last five seconds succeeded.
+    async fn is_over(self, command: &Command) -> bool {
+        let dependency = Rc::new(Overloaded::new(40, ms(100)));
+        let policy = Retry::exponential(ms(20)).attempts(self.attempts).timeouts(true);
+        let late = Rc::new(Cell::new(0));
+        let calls = async {
+            for tick in 0..20 * Self::CALLS {
+                if tick == Self::CALLS {
+                    let until = Instant::now() + self.stands;
                     dependency.free_at.borrow_mut().iter_mut().for_each(|free| *free = until);
                 }
                 let (command, dependency, policy) = (command.clone(), Rc::clone(&dependency), policy.clone());
-                let (succeeded, made) = (Rc::clone(&succeeded), Rc::clone(&made));
-                let counts = tick >= 30 * 80;
+                let late = Rc::clone(&late);
                 tokio::task::spawn_local(async move {
                     let end = command.retry(|| dependency.request()).with(policy).await;
-                    made.set(made.get() + u32::from(counts));
-                    succeeded.set(succeeded.get() + u32::from(counts && end.is_ok()));
+                    late.set(late.get() + u32::from(tick >= 15 * Self::CALLS && end.is_err()));
                 });
-                tokio::time::sleep(Duration::from_micros(12_500)).await;
+                tokio::time::sleep(secs(1) / Self::CALLS).await;
             }
-        })
-        .await;
-    (dependency.behind(), f64::from(succeeded.get()) / f64::from(made.get().max(1)))
+        };
+        tokio::task::LocalSet::new().run_until(calls).await;
+        dependency.behind() < ms(100) && late.get() == 0
+    }
 }
 
-/// A pause of two seconds, which the dependency could make up for in eight. With a budget it does. Without one its callers'
-/// retries are more than it can serve, for ever: the storm keeps itself up long after its cause has gone. (The breaker,
-/// which would end it too, is off.)
+/// Pauses that a dependency could make up for in seconds. With the budget that commands have by default it does. Without
+/// one its callers' retries are more than it can serve, for ever: the storm keeps itself up long after its cause has gone.
+/// (The breaker, which would end it too, is off.)
 #[tokio::test(start_paused = true)]
-async fn a_brown_out_cannot_become_a_retry_storm() {
+async fn no_outage_becomes_a_retry_storm() {
     fastrand::seed(7);
     let build = || Command::builder("storm").breaker(Breaker::disabled()).unlimited().timeout(ms(200));
-    let with_budget = build().budget(Budget::share(0.1).floor(1.0)).build().expect("valid");
-    let (behind, healthy) = brown_out(&with_budget).await;
-    assert!(behind < ms(200) && healthy > 0.99, "with a budget: {behind:?} behind, {healthy} succeed");
-    let without = build().no_budget().build().expect("valid");
-    let (behind, healthy) = brown_out(&without).await;
-    assert!(behind > secs(10) && healthy < 0.1, "without a budget: {behind:?} behind, {healthy} succeed");
+    let mut storms = 0;
+    for stands in [ms(50), ms(500), secs(1), secs(2)] {
+        for attempts in [2, 4] {
+            let outage = Outage { stands, attempts };
+            assert!(outage.is_over(&build().build().expect("valid")).await, "{outage:?}");
+            storms += u32::from(!outage.is_over(&build().no_budget().build().expect("valid")).await);
+        }
+    }
+    assert_eq!(storms, 6, "of eight outages never end without a budget");
 }
 
 // ---- the types ----
