@@ -9,7 +9,9 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fusebox::{Breaker, Bulkhead, Classify, Command, Error, Guard, Keyed, Keys, Registry, Verdict};
+use fusebox::{
+    Breaker, Budget, Bulkhead, Classify, Command, Error, Guard, Hedge, Keyed, Keys, Registry, Retry, Verdict,
+};
 use support::counting::{Counting, counted};
 use support::{Answer, Down, PendingOnce, abandon, answer, done, full, narrow, now, open, second, tireless};
 use tokio::runtime::{self, Runtime};
@@ -33,6 +35,17 @@ impl Report {
         println!("| {path} | {count} |");
         if count > 0.0 {
             self.broken.push(format!("{path}: {count} allocations a call"));
+        }
+    }
+
+    /// A path with a wait: it must not allocate either, but a bucket of a window may close meanwhile, which keeps a reading.
+    fn free_but_for_time(&mut self, path: &str, mut call: impl FnMut()) {
+        const WAITS: u32 = 500;
+        (0..WARM_UP).for_each(|_| call());
+        let ((), allocations, _) = counted(|| (0..WAITS).for_each(|_| call()));
+        println!("| {path} | {} |", allocations / u64::from(WAITS));
+        if allocations >= u64::from(WAITS) {
+            self.broken.push(format!("{path}: {allocations} allocations in {WAITS} calls"));
         }
     }
 
@@ -91,6 +104,9 @@ impl Classify<u64, Down> for Lenient {
 fn paths(report: &mut Report, runtime: &Runtime) {
     let command = full("paths");
     let failing = tireless("paths.failing");
+    let generous = Budget::share(10.0).floor(1e6).burst(1_000_000);
+    let patient =
+        Command::builder("paths.patient").breaker(Breaker::disabled()).budget(generous).build().expect("valid");
     let lenient = Command::builder("paths.lenient").classify(Lenient).build().expect("valid");
     report.free("success", || done(now(command.run(|| answer(Ok(1))))));
     report.free("success, as a combinator", || done(now(answer(Ok(1)).guarded_by(&command))));
@@ -108,12 +124,32 @@ fn paths(report: &mut Report, runtime: &Runtime) {
         let late = runtime.block_on(failing.run(std::future::pending::<Answer>).timeout(Duration::ZERO));
         assert!(matches!(late, Err(Error::TimedOut(_))));
     });
+    report.free("retry, success at once", || done(now(command.retry(|| answer(Ok(1))))));
+    report.free_but_for_time("retry, success after a failure", || {
+        let mut answers = [Err(Down), Ok(1)].into_iter();
+        let again = Retry::constant(Duration::ZERO);
+        done(runtime.block_on(patient.retry(|| answer(answers.next().expect("two attempts"))).with(again)));
+    });
+    report.free("hedge, success at once", || done(now(command.hedge(|| answer(Ok(1))))));
+    report.free_but_for_time("hedge, success of the second", || {
+        let mut first = true;
+        let hedged = patient.hedge(|| late_if(std::mem::take(&mut first))).with(Hedge::after(Duration::ZERO));
+        done(runtime.block_on(hedged));
+    });
     report.free("cancelled", || abandon(command.run(PendingOnce::default)));
     report.free("admit and succeed", || command.admit().expect("a free slot").succeed());
     report.free("admit and drop", || drop(command.admit().expect("a free slot")));
     report.free("admit_owned and succeed", || command.admit_owned().expect("a free slot").succeed());
     report.free("run_sync", || done(command.run_sync(|| Ok::<_, Down>(1))));
     report.free("state", || done(command.state()));
+}
+
+/// An attempt that answers, or one that never does.
+async fn late_if(late: bool) -> Answer {
+    if late {
+        std::future::pending::<()>().await;
+    }
+    Ok(1)
 }
 
 /// Calls that are not.
@@ -216,4 +252,7 @@ fn futures(report: &mut Report) {
     report.at_most("future of run with a classifier", LIMIT, over(size_of_val(&judged), size));
     let rescued = command.run(inner).fallback(|_| async { Ok(2) });
     report.at_most("future of run with a fallback", LIMIT, over(size_of_val(&rescued), size));
+    // With room for one attempt, and for two.
+    report.at_most("future of retry", 2 * LIMIT, over(size_of_val(&command.retry(inner)), size));
+    report.at_most("future of hedge", 4 * LIMIT, over(size_of_val(&command.hedge(inner)), 2 * size));
 }
