@@ -525,13 +525,14 @@ async fn a_command_has_its_history_its_story_and_its_settings() {
     }
 }
 
-/// What the registry has of a keyed command is the circuit that keys share; the keys are known by their events.
+/// What the registry has of a keyed command is the circuit that keys share; the keys are known by their events, and their
+/// calls are counted together.
 #[tokio::test(start_paused = true)]
 async fn keys_that_are_not_well_are_named_with_their_command() {
     let registry = Registry::new();
     let breaker = in_a_row(1).open_for(secs(3));
     let command = Command::builder("hosts").registry(&registry).breaker(breaker);
-    let hosts: Keyed<String> = command.keyed(Keys::up_to(8)).expect("a good configuration");
+    let hosts: Keyed<String> = command.keyed(Keys::up_to(8).latencies()).expect("a good configuration");
     let dashboard = Dashboard::new(&registry);
     for host in ["b.example", "a.example", "c.example"] {
         hosts.get(host).run(async || Err::<(), _>("down")).await.expect_err("scripted");
@@ -550,6 +551,15 @@ async fn keys_that_are_not_well_are_named_with_their_command() {
     let keys: Vec<_> = hosts_card["keys"].as_array().expect("a list").iter().map(|key| &key["key"]).collect();
     assert_eq!(keys, ["a.example", "b.example"]);
     assert_eq!(hosts_card["keys"][0]["cause"]["cause"], "consecutive_failures");
+    assert_eq!(
+        (&hosts_card["second"]["ok"], &hosts_card["limit"]),
+        (&json!(1), &json!(400)),
+        "three keys, and the rest"
+    );
+    let detail = read(&dashboard, &format!("/command.json?id={}", hosts_card["id"])).await;
+    assert_eq!(detail["lifetime"]["failure"], 3);
+    let calls = detail["histogram"].as_array().expect("a list").iter().map(|bucket| bucket["calls"].as_u64());
+    assert_eq!(calls.sum::<Option<u64>>(), Some(4));
     for _ in 0..10 {
         pass(secs(60)).await;
     }

@@ -131,6 +131,35 @@ impl Snapshot {
         }
     }
 
+    /// As [`Snapshot::of`], with the figures of its whole family together; state, wait and hold are its own.
+    #[allow(dead_code, reason = "for the feature `dashboard`")]
+    pub(crate) fn of_family(core: &Core) -> Self {
+        let mut whole = Self::of(core);
+        for other in core.family.circuits().iter().filter(|other| !std::ptr::eq(&***other, core)) {
+            whole.add(&Self::of(other));
+        }
+        whole
+    }
+
+    /// Adds the figures of another circuit of the family. Attempts are counted for all of them already.
+    fn add(&mut self, other: &Self) {
+        self.window.add(&other.window);
+        self.lifetime.add(&other.lifetime);
+        self.health.add(&other.health);
+        self.late += other.late;
+        self.latency.add(&other.latency);
+        self.in_flight += other.in_flight;
+        self.peak += other.peak;
+        self.queued += other.queued;
+        // All have one or none has: they share a configuration.
+        self.limit = self.limit.zip(other.limit).map(|(own, more)| own + more);
+        self.oldest_in_flight = self.oldest_in_flight.max(other.oldest_in_flight);
+        self.fallbacks.success += other.fallbacks.success;
+        self.fallbacks.failure += other.fallbacks.failure;
+        self.fallbacks.rejected += other.fallbacks.rejected;
+        self.fallbacks.in_flight += other.fallbacks.in_flight;
+    }
+
     /// Name of the command.
     pub fn command(&self) -> &'static str {
         self.command.as_str()

@@ -111,7 +111,7 @@ impl Shared {
         let commands = self.registry.commands();
         let looks = commands.iter().filter_map(|command| {
             let family = &command.core().family;
-            Some((*family.place.get()?, command.snapshot(), family))
+            Some((*family.place.get()?, Snapshot::of_family(command.core()), family))
         });
         let mut board = self.board.lock();
         board.follow(now, looks);

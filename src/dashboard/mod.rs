@@ -6,8 +6,8 @@
 //! together, and keeps ten minutes of them (about 21 KiB per command), so that the page has a past when somebody opens
 //! it. Calls are not touched.
 //!
-//! A [keyed](crate::Keyed) command has one card, with the figures of the circuit that its keys share; keys whose own
-//! circuits are not closed are listed with it, from their events.
+//! A [keyed](crate::Keyed) command has one card, with the figures of all its circuits together and the state of the one
+//! that keys share; keys whose own circuits are not closed are listed with it, from their events.
 //!
 //! # Mounting
 //!

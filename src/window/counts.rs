@@ -239,6 +239,14 @@ impl Health {
         ratio(self.errors, self.ended())
     }
 
+    /// Adds that of another circuit.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.errors += other.errors;
+        self.total += other.total;
+        self.slow += other.slow;
+        self.overdue += other.overdue;
+    }
+
     /// Calls that have ended.
     pub(crate) fn ended(&self) -> u64 {
         self.total - self.overdue
@@ -266,6 +274,11 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds those of another circuit.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.by_outcome.iter_mut().zip(other.by_outcome).for_each(|(own, more)| *own += more);
+    }
+
     /// Calls that ended in `outcome`.
     pub const fn of(&self, outcome: Outcome) -> u64 {
         self.by_outcome[outcome as usize]

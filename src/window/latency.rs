@@ -239,6 +239,19 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// Adds those of another circuit.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let (Some(cells), Some(more)) = (&mut self.cells, &other.cells) else {
+            if self.cells.is_none() {
+                *self = other.clone();
+            }
+            return;
+        };
+        cells.iter_mut().zip(more).for_each(|(own, more)| *own = own.saturating_add(*more));
+        (self.count, self.sum) = (self.count + other.count, self.sum.saturating_add(other.sum));
+        (self.min, self.max) = (self.min.min(other.min), self.max.max(other.max));
+    }
+
     /// Calls in the window.
     pub fn count(&self) -> u64 {
         self.count
@@ -315,6 +328,15 @@ mod tests {
 
     fn near(found: Option<Duration>, millis: f64) -> bool {
         (found.expect("a value").as_secs_f64() * 1e3 / millis - 1.0).abs() <= 0.0625
+    }
+
+    #[test]
+    fn latencies_of_several_circuits_add_up() {
+        let mut whole = Latency::default();
+        for part in [&[][..], &[3, 70], &[], &[1], &[70, 200]] {
+            whole.add(&millis(part));
+        }
+        assert_eq!(whole, millis(&[3, 70, 1, 70, 200]));
     }
 
     /// RP4, RP5, RP6, RP8, RP9, within the stated error.
