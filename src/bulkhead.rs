@@ -4,6 +4,9 @@
 //! of it included, and a refusal is one load. Calls may wait, first come first served, if a queue is configured: while
 //! any do, a slot that is given back goes to the first in line and newcomers get none.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -169,8 +172,9 @@ impl Slots {
         if !line.waiters.is_empty() {
             return None;
         }
-        if !seeded("in turn") {
-            self.flow.bar();
+        match seeded("in turn") {
+            true => {}
+            false => self.flow.bar(),
         }
         let lane = self.flow.enter_barred();
         self.flow.unbar();
@@ -324,75 +328,5 @@ impl Drop for InLine<'_> {
             Place::Granted(lane) if !seeded("granted") => self.slots.release(lane),
             _ => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slots(limit: u32, length: usize) -> Slots {
-        Slots::new(Capacity { limit, queue: Some((length, 1)) })
-    }
-
-    fn place(slots: &Slots) -> InLine<'_> {
-        slots.line_up().expect("room in the line")
-    }
-
-    fn poll(place: &mut InLine<'_>) -> Poll<LaneId> {
-        Pin::new(place).poll(&mut Context::from_waker(Waker::noop()))
-    }
-
-    #[test]
-    fn a_returned_slot_goes_to_the_first_in_line_and_not_to_a_newcomer() {
-        let slots = slots(1, 2);
-        assert!(slots.try_acquire().is_some());
-        let (mut first, mut second) = (place(&slots), place(&slots));
-        assert!(slots.line_up().is_none());
-        assert!(poll(&mut first).is_pending());
-        slots.release(LaneId::FIRST);
-        assert_eq!((slots.try_acquire(), slots.in_flight(), slots.waiting()), (None, 1, 1));
-        assert!(poll(&mut second).is_pending());
-        assert!(poll(&mut first).is_ready());
-    }
-
-    /// P4: a granted slot is passed on when its owner has gone, and a waiter that leaves frees its place.
-    #[test]
-    fn a_slot_granted_to_someone_who_left_is_passed_on() {
-        let slots = slots(1, 3);
-        slots.try_acquire();
-        let (first, second, mut third) = (place(&slots), place(&slots), place(&slots));
-        drop(second);
-        assert_eq!(slots.waiting(), 2);
-        slots.release(LaneId::FIRST);
-        drop(first);
-        assert!(poll(&mut third).is_ready());
-        drop(third);
-        assert_eq!((slots.in_flight(), slots.waiting()), (1, 0));
-        slots.release(LaneId::FIRST);
-        assert_eq!(slots.in_flight(), 0);
-    }
-
-    /// P1: a lower limit holds from the moment it is set; a higher one is used at once by those who wait.
-    #[test]
-    fn the_limit_changes_live_in_both_directions() {
-        let slots = slots(2, 4);
-        slots.try_acquire();
-        slots.try_acquire();
-        let (mut first, mut second) = (place(&slots), place(&slots));
-        assert!(slots.resize(Capacity { limit: 1, queue: Some((4, 1)) }).is_empty());
-        slots.release(LaneId::FIRST);
-        assert!(poll(&mut first).is_pending(), "one is still in flight, and one is the limit");
-        assert_eq!(slots.resize(Capacity { limit: 3, queue: Some((4, 1)) }).len(), 1, "one has been polled");
-        assert!(poll(&mut first).is_ready() && poll(&mut second).is_ready());
-        assert_eq!((slots.in_flight(), slots.waiting(), slots.limit()), (3, 0, Some(3)));
-    }
-
-    #[test]
-    fn without_a_limit_calls_are_still_counted() {
-        let slots = Slots::new(Capacity::UNLIMITED);
-        assert_eq!((slots.try_acquire().is_some(), slots.limit(), slots.in_flight()), (true, None, 1));
-        slots.release(LaneId::FIRST);
-        assert_eq!(slots.in_flight(), 0);
     }
 }

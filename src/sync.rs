@@ -56,6 +56,23 @@ impl<T> Mutex<T> {
     }
 }
 
+/// Whether `step` comes to its end while somebody else holds `lock`.
+#[cfg(test)]
+pub(crate) fn does_without<T: Send>(lock: &Mutex<T>, step: impl FnOnce() + Send) -> bool {
+    let held = lock.lock();
+    std::thread::scope(|scope| {
+        let (done, ended) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            step();
+            done.send(()).ok();
+        });
+        // So long only if it does not.
+        let free = ended.recv_timeout(std::time::Duration::from_secs(5)).is_ok();
+        drop(held);
+        free
+    })
+}
+
 /// A mutex for what is one in the process: it is taken for an instant, and lives longer than any model.
 #[derive(Debug, Default)]
 pub(crate) struct Global<T>(std::sync::Mutex<T>);

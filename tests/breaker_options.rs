@@ -45,6 +45,26 @@ async fn a_level_of_confidence_is_changed_live_and_does_not_replace_min_calls() 
     assert_eq!(command.state(), State::Open, "6 of 7");
 }
 
+// ---- waits that grow ----
+
+/// A wait that has stopped growing adds nothing to be forgiven: an outage of any length is over after the longest wait.
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_is_forgiven_like_a_short_one() {
+    let command = command(rate(1.0, 1).open_for(secs(1)).growth(2.0).max_open(secs(2)));
+    play(&command, "F").await;
+    for _ in 0..10 {
+        advance(secs(2)).await;
+        play(&command, "F").await;
+        assert_eq!(command.snapshot().retry_after(), Some(secs(2)));
+    }
+    advance(secs(2)).await;
+    play(&command, "S").await;
+    assert_eq!(command.state(), State::Closed);
+    advance(secs(2)).await;
+    play(&command, "F").await;
+    assert_eq!(command.snapshot().retry_after(), Some(secs(1)));
+}
+
 // ---- calls in flight ----
 
 /// Slow from 100 ms on, at half of the calls, from `min_calls` on; and no other rule.
@@ -112,6 +132,18 @@ async fn without_the_option_a_silent_dependency_is_noticed_by_its_timeouts() {
     advance(ms(1)).await;
     assert!(matches!(poll(&mut calls[0]), Some(Err(Error::TimedOut(_)))));
     assert_eq!(command.state(), State::Open);
+}
+
+/// A call whose timeout is no longer than the threshold ends by it, and has not been provisional before.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_at_the_threshold_is_judged_by_its_end() {
+    let command = command(slow(1));
+    let mut call = Box::pin(command.run(hang).timeout(ms(100)));
+    assert_eq!(poll(&mut call), None);
+    advance(ms(100)).await;
+    assert!(matches!(poll(&mut call), Some(Err(Error::TimedOut(_)))));
+    let snapshot = command.snapshot();
+    assert_eq!((snapshot.state(), snapshot.late_outcomes()), (State::Open, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,10 +27,13 @@ const LAYERS: [&[&str]; 15] = [
     &[
         "window/mod.rs",
         "window/counts.rs",
+        "window/counts/tests.rs",
         "window/flow.rs",
+        "window/flow/tests.rs",
         "window/histogram.rs",
         "window/lane.rs",
         "window/latency.rs",
+        "window/latency/tests.rs",
         "window/recent.rs",
         "window/ring.rs",
     ],
@@ -39,6 +42,7 @@ const LAYERS: [&[&str]; 15] = [
         "breaker/mod.rs",
         "breaker/books.rs",
         "breaker/circuit.rs",
+        "breaker/circuit/unlocked.rs",
         "breaker/confidence.rs",
         "breaker/config.rs",
         "breaker/lookout.rs",
@@ -50,6 +54,7 @@ const LAYERS: [&[&str]; 15] = [
         "breaker/state.rs",
         "breaker/trip.rs",
         "bulkhead.rs",
+        "bulkhead/tests.rs",
         "rate_limit/mod.rs",
         "rate_limit/config.rs",
         "rate_limit/limiter.rs",
@@ -166,7 +171,7 @@ const DOORS: [(&str, &[&str]); 13] = [
     ("Instant", CLOCKS),
     ("SystemTime::now", CLOCKS),
     ("thread::sleep", &[]),
-    ("circuit.record(", &["command/permit.rs", "models/circuit.rs"]),
+    ("circuit.record(", &["command/permit.rs", "models/circuit.rs", "breaker/circuit/unlocked.rs"]),
     ("unsafe ", &[]),
 ];
 

@@ -250,6 +250,40 @@ async fn a_ramp_is_changed_live_and_starts_anew_after_an_override() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ramp_that_has_lost_stages_goes_on_in_its_last() {
+    let command = ramping().await;
+    for _ in 0..2 {
+        offer(&command, 40).into_iter().for_each(Permit::succeed);
+        advance(secs(1)).await;
+        offer(&command, 10).into_iter().take(1).for_each(Permit::succeed);
+    }
+    assert_eq!(stage(&command), Some((3, 3)));
+    for (shares, last) in [(vec![0.2, 0.4], (2, 2)), (vec![0.3], (1, 1)), (vec![0.3, 0.9], (1, 2))] {
+        command.reconfigure(|c| c.map_breaker(|b| b.ramp(Ramp::stages(shares)))).expect("a good ramp");
+        assert_eq!(stage(&command), Some(last));
+    }
+}
+
+/// What has been seen on the ramp is judged by the rules that are in force.
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_fails_by_stricter_rules_ends_when_they_come() {
+    let command = ramping().await;
+    offer(&command, 1).into_iter().for_each(Permit::fail);
+    assert_eq!(stage(&command), Some((1, 3)), "1 of 4 is less than half");
+    let timeline = Timeline::of(&command);
+    command
+        .reconfigure(|c| {
+            c.map_breaker(|mut b| {
+                b.error_rate = Some(0.25);
+                b
+            })
+        })
+        .expect("a good rate");
+    let [opened] = &timeline.transitions()[..] else { panic!("one transition") };
+    assert_eq!((opened.to, opened.cause), (State::Open, Cause::RampFailed { stage: 1, failed: 1, ended: 1 }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ramp_ends_at_once_where_a_result_asks_for_rest() {
     let command = ramping().await;
     let mut events = command.subscribe();

@@ -1,5 +1,8 @@
 //! The shell around the state machine: one lock, and atomics beside it that spare calls the lock.
 
+#[cfg(test)]
+mod unlocked;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,7 +203,7 @@ impl Circuit {
         match word.state() {
             State::ForcedClosed => Some(Ok(())),
             State::ForcedOpen => Some(Err(Refusal::ForcedOpen { until })),
-            State::Open if until != Stamp::NEVER => Some(Err(Refusal::Open { until })),
+            State::Open => Some(Err(Refusal::Open { until })),
             _ => None,
         }
     }
@@ -333,7 +336,8 @@ impl Circuit {
             if ticket.word.is_closed() {
                 core.books.push(Outcome::Rejected, false, false);
                 self.tally.add_bad();
-                self.judge(core, now, ticket, Judged { failed: true, ..Judged::SUCCESS });
+                // By the books alone: it was no call, and is part of no run.
+                self.judge(core, now, ticket, Judged::SUCCESS);
             }
         });
     }
@@ -457,7 +461,7 @@ impl Circuit {
             lifetime: core.books.lifetime(tally),
             late: tally.late(),
             peak: core.books.peak(tally),
-            stage: core.machine.stage(&core.rules, now),
+            stage: core.machine.stage(&core.rules),
             wait: core.machine.refuses_until(now).map(|until| until.since(now)),
             hold: core.machine.hold(now).map(|(forced, hold)| (forced, hold.clone())),
         })

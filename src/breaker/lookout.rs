@@ -255,6 +255,15 @@ mod tests {
         lookout.leave(seat.expect("it was seated"));
     }
 
+    /// A waker that nobody would wake is not kept.
+    #[test]
+    fn a_call_that_no_opening_ends_takes_no_seat() {
+        let (lookout, mut seat) = (Lookout::default(), None);
+        let (bell, waker) = bell();
+        assert!(!lookout.must_end(Word::FIRST, &mut seat, &Context::from_waker(&waker)));
+        assert_eq!((seat, Arc::strong_count(&bell)), (None, 2));
+    }
+
     #[test]
     fn an_opening_ends_the_calls_of_the_generations_before_it() {
         let (lookout, waker) = (lookout(), Waker::noop());

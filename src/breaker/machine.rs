@@ -173,7 +173,8 @@ enum Phase {
         until: Stamp,
     },
     HalfOpen(Box<Episode>),
-    /// Half-open still: its probes have passed, and a ramp leads up to closed.
+    /// Half-open still: its probes have passed, and a ramp leads up to closed. Never under an override: see
+    /// [`Machine::flip_from`].
     Ramping(Box<Climb>),
 }
 
@@ -247,9 +248,9 @@ impl Machine {
     }
 
     /// The stage of its ramp that the circuit is in.
-    pub(crate) fn stage(&self, rules: &Rules, now: Stamp) -> Option<RampStage> {
+    pub(crate) fn stage(&self, rules: &Rules) -> Option<RampStage> {
         match (&self.phase, &rules.ramp) {
-            (Phase::Ramping(climb), Some(steps)) if self.state(now) == State::HalfOpen => Some(climb.show(steps)),
+            (Phase::Ramping(climb), Some(steps)) => Some(climb.show(steps)),
             _ => None,
         }
     }
@@ -305,7 +306,7 @@ impl Machine {
                 }
                 Ok(Ticket::new(word, Pass::Probe(episode.issue(now.plus(lease)))))
             }
-            Phase::Ramping(climb) if !word.state().is_passing() => {
+            Phase::Ramping(climb) => {
                 climb.take(now);
                 Ok(Ticket::new(word, Pass::Stage(climb.stage.into())))
             }

@@ -3,6 +3,9 @@
 //! [`Tally`] holds a counter for each outcome that only goes up; successes and refusals, which there are most of, are
 //! counted in [`Flow`]. [`Reading`] is what the ring keeps of them, and [`Counts`] is what people see.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -101,8 +104,8 @@ impl Tally {
     /// Starts a generation, with the counters as it finds them: from here on no success of another one is counted as
     /// good.
     pub(crate) fn begin_generation(&self, generation: u64) -> Reading {
-        let good = self.flow.begin_generation(generation) as u32;
-        Reading { good, ..self.read().keep(&Reading::default()) }
+        self.flow.begin_generation(generation);
+        self.read().keep(&Reading::default())
     }
 
     /// The counters of this moment.
@@ -332,45 +335,4 @@ impl fmt::Debug for Counts {
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tally() -> Tally {
-        Tally::new(Arc::new(Flow::new(1)))
-    }
-
-    /// X8, T5: readings that straddle the 32-bit edge still differ by what happened between them.
-    #[test]
-    fn differences_are_exact_across_the_wrap_of_a_reading() {
-        let tally = tally();
-        let edge = u64::from(u32::MAX) - 1;
-        tally.flow.set_good(edge);
-        tally.more().bad.store(edge, Ordering::Release);
-        tally.more().others[Outcome::Failure as usize].store(edge, Ordering::Release);
-        let before = tally.read_at_edge(&Reading::default());
-        for _ in 0..5 {
-            tally.flow.add_good();
-            tally.add_bad();
-            tally.add(Outcome::Failure);
-        }
-        let counts = tally.read().since(&before);
-        assert_eq!((counts.of(Outcome::Success), counts.errors(), counts.total()), (5, 5, 10));
-        assert_eq!(tally.read().health_since(&before), Health { errors: 5, total: 10, slow: 0, overdue: 0 });
-    }
-
-    /// X8: the lifetime total goes on where the word wraps.
-    #[test]
-    fn lifetime_totals_outlive_the_word() {
-        let (tally, mut good) = (tally(), Extended::default());
-        for lap in 0..3 {
-            for low in [0, Flow::GOOD_MASK / 2, Flow::GOOD_MASK] {
-                tally.flow.set_good(low);
-                let expected = lap * (Flow::GOOD_MASK + 1) + low;
-                assert_eq!(tally.lifetime(&mut good).of(Outcome::Success), expected);
-            }
-        }
-    }
 }

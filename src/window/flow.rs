@@ -5,6 +5,9 @@
 //! Java's `LongAdder` is into cells: each lane has its own word and a share of the limit, a thread keeps to its lane, and
 //! looks into the others when its own is full. The shares never add up to more than the limit, so the limit stays exact.
 
+#[cfg(test)]
+mod tests;
+
 use std::iter;
 
 pub(crate) use super::lane::{Entered, LaneId, Left};
@@ -157,9 +160,9 @@ impl Flow {
         self.first.add_good();
     }
 
-    /// Starts a generation: from here on only its own successes are counted. Returns those so far, as [`Flow::good`].
-    pub(crate) fn begin_generation(&self, generation: u64) -> u64 {
-        self.sum_good(|lane| lane.begin_generation(generation))
+    /// Starts a generation: from here on only its own successes are counted.
+    pub(crate) fn begin_generation(&self, generation: u64) {
+        self.lanes().for_each(|lane| lane.begin_generation(generation));
     }
 
     /// Successes so far, modulo 2^34. Needs no lock.
@@ -274,84 +277,10 @@ impl Flow {
     pub(crate) fn set_good(&self, good: u64) {
         self.first.set_good(good);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn widened(limit: u32, lanes: usize) -> Flow {
-        let flow = Flow::new(limit);
-        flow.split(lanes);
-        flow
-    }
-
-    fn enter_all(flow: &Flow) -> Vec<LaneId> {
-        iter::from_fn(|| match flow.try_enter() {
-            Entered::In(lane) => Some(lane),
-            Entered::Unclear => {
-                flow.bar();
-                let entered = flow.enter_barred();
-                flow.unbar();
-                entered
-            }
-            _ => None,
-        })
-        .collect()
-    }
-
-    /// P1: whatever the lanes, as many calls get in as may, and never one more.
-    #[test]
-    fn lanes_share_the_limit_and_keep_to_it() {
-        for (lanes, mut limit) in [(2, 1), (2, 2), (4, 3), (4, 64), (16, 100)] {
-            let flow = widened(limit, lanes);
-            let entered = enter_all(&flow);
-            assert_eq!((entered.len() as u32, flow.in_flight(), flow.peak()), (limit, limit, limit));
-            assert_eq!(flow.try_enter(), Entered::Full);
-            for &lane in entered.iter().rev() {
-                flow.leave(lane);
-                let again = enter_all(&flow);
-                assert_eq!((again.len(), flow.in_flight()), (1, limit), "the one that came free, wherever it is");
-                flow.leave(again[0]);
-                limit -= 1;
-                flow.bar();
-                flow.set_limit(limit);
-                flow.unbar();
-            }
-        }
-    }
-
-    /// P1, X10: a limit that is lowered below what is in flight lets nobody in before enough have left.
-    #[test]
-    fn a_lowered_limit_holds_across_lanes() {
-        let flow = widened(64, 4);
-        let entered = enter_all(&flow);
-        flow.bar();
-        flow.set_limit(3);
-        flow.unbar();
-        for lane in &entered[3..] {
-            assert_eq!(enter_all(&flow), []);
-            flow.leave(*lane);
-        }
-        assert_eq!(enter_all(&flow), []);
-        flow.leave(entered[0]);
-        assert_eq!(enter_all(&flow).len(), 1);
-    }
-
-    /// What a call reads of it must not lie on a line that others write.
-    #[test]
-    fn it_is_no_larger_than_a_cache_line() {
-        assert_eq!((size_of::<Flow>(), size_of::<Apart>()), (64, 64));
-    }
-
-    #[test]
-    fn lanes_count_together() {
-        let flow = widened(64, 4);
-        flow.set_good(GOOD_MASK);
-        let entered = enter_all(&flow);
-        assert!(entered[1..].iter().all(|&lane| flow.leave_good(lane, 0).is_some()));
-        assert_eq!(flow.good(), 62);
-        assert_eq!(flow.begin_generation(9), 62);
-        assert_eq!(flow.settled_good(), 62);
+    /// As if calls had met as often as makes a crowd.
+    #[cfg(test)]
+    pub(crate) fn crowd(&self) {
+        self.meetings.store(CROWD, Ordering::Relaxed);
     }
 }

@@ -80,11 +80,27 @@ impl Stripe {
             self.max.store(nanos, Ordering::Relaxed);
         }
     }
+
+    /// As if another thread were adding to it, for good.
+    #[cfg(test)]
+    pub(super) fn hold(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stripe_is_for_one_thread_at_a_time() {
+        let stripe = Stripe::new();
+        assert!(stripe.try_add(3) && stripe.try_add(5));
+        stripe.hold();
+        assert!(!stripe.try_add(7));
+        let [sum, min, max] = [&stripe.sum, &stripe.min, &stripe.max].map(|of| of.load(Ordering::Relaxed));
+        assert_eq!((sum, min, max), (8, 3, 5));
+    }
 
     #[test]
     fn cells_tile_the_range_without_gap_or_overlap() {

@@ -6,6 +6,9 @@
 //! Precision: a percentile is off by at most 6.25 % of its value (8 microseconds below 131 microseconds). Mean, minimum
 //! and maximum are exact; beyond 137 seconds only they are.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::iter;
 use std::ops::Range;
@@ -311,70 +314,5 @@ impl fmt::Debug for Latency {
             .field("p99", &self.percentile(0.99))
             .field("max", &self.max())
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn millis(samples: &[u64]) -> Latency {
-        let latencies = Latencies::new(Stamp::from_nanos(0), 60_000_000_000);
-        for sample in samples {
-            latencies.record(Stamp::from_nanos(0), sample * 1_000_000);
-        }
-        latencies.summary(Stamp::from_nanos(0))
-    }
-
-    fn near(found: Option<Duration>, millis: f64) -> bool {
-        (found.expect("a value").as_secs_f64() * 1e3 / millis - 1.0).abs() <= 0.0625
-    }
-
-    #[test]
-    fn latencies_of_several_circuits_add_up() {
-        let mut whole = Latency::default();
-        for part in [&[][..], &[3, 70], &[], &[1], &[70, 200]] {
-            whole.add(&millis(part));
-        }
-        assert_eq!(whole, millis(&[3, 70, 1, 70, 200]));
-    }
-
-    /// RP4, RP5, RP6, RP8, RP9, within the stated error.
-    #[test]
-    fn percentiles_by_nearest_rank() {
-        assert!(near(millis(&[100, 100, 100, 100, 200, 200, 200, 300, 300, 300, 300]).percentile(0.5), 200.0));
-        assert!(near(millis(&[[100; 10].as_slice(), &[500]].concat()).percentile(0.5), 100.0));
-        assert!(near(millis(&[50, 75, 100, 125, 160, 170, 180, 200, 210, 300, 500]).percentile(0.5), 170.0));
-        assert!(near(millis(&[1, 2, 3]).percentile(0.5), 2.0) && near(millis(&[1, 2, 3]).percentile(0.75), 3.0));
-        let four = millis(&[10, 30, 20, 40]);
-        for (q, expected) in [(0.25, 10.0), (0.3, 20.0), (0.5, 20.0), (0.75, 30.0), (-0.1, 10.0), (1.1, 40.0)] {
-            assert!(near(four.percentile(q), expected), "p{q}: {:?}", four.percentile(q));
-        }
-    }
-
-    /// HM20: the mean is exact, also above what 32 bits of nanoseconds hold; R3: percentiles lie within what was seen.
-    #[test]
-    fn mean_and_extremes_are_exact() {
-        let latency = millis(&[100, 200, 9_000]);
-        assert_eq!(latency.mean(), Some(Duration::from_millis(3_100)));
-        assert_eq!(
-            (latency.min(), latency.max()),
-            (Some(Duration::from_millis(100)), Some(Duration::from_millis(9_000)))
-        );
-        assert_eq!((latency.percentile(0.0), latency.percentile(1.0)), (latency.min(), latency.max()));
-    }
-
-    /// RP3, RP11: no data is no value, not zero.
-    #[test]
-    fn an_empty_window_has_no_values() {
-        let empty = millis(&[]);
-        assert_eq!((empty.count(), empty.percentile(0.5), empty.mean(), empty.max()), (0, None, None, None));
-        let latencies = Latencies::new(Stamp::from_nanos(0), 60);
-        latencies.record(Stamp::from_nanos(0), 5);
-        assert_eq!(latencies.summary(Stamp::from_nanos(59)).count(), 1);
-        assert_eq!(latencies.summary(Stamp::from_nanos(60)), Latency::default());
-        latencies.record(Stamp::from_nanos(61), 5);
-        latencies.reset(Stamp::from_nanos(61));
-        assert_eq!(latencies.summary(Stamp::from_nanos(61)), Latency::default());
     }
 }
