@@ -2,7 +2,11 @@
 //!
 //! Every one is tried before it races: a call must end as it should, so that no figure is of a call that did not happen.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use circuitbreaker_rs::{CircuitBreaker as RsBreaker, DefaultPolicy};
@@ -308,6 +312,33 @@ pub(crate) fn owns() -> Vec<Racer> {
         is_some
     );
     vec![without, with, snapshot]
+}
+
+/// What no call can do without, one at a time: the bounds of what there is to gain.
+pub(crate) mod part {
+    pub(crate) const CLOCK: usize = 0;
+    pub(crate) const WRITE: usize = 1;
+    pub(crate) const RECORDER: usize = 2;
+    pub(crate) const TIMER: usize = 3;
+}
+
+pub(crate) fn parts() -> Vec<Racer> {
+    fn part(name: &str, mut act: impl FnMut() + 'static) -> Racer {
+        let turn = Box::new(move |calls: u32| (0..calls).for_each(|_| act()));
+        Racer { name: name.into(), turn, worker: None, bytes: 0, after: || () }
+    }
+    let word = AtomicU64::new(0);
+    vec![
+        part(&named("quanta", ", the clock, read once"), || done(quanta::Instant::now())),
+        part("a word, read, modified and written", move || done(word.fetch_add(1, Ordering::AcqRel))),
+        part(&named("metrics", ", the recorder, looked up"), || {
+            metrics::with_recorder(|recorder| done(std::ptr::from_ref(recorder).addr()));
+        }),
+        part(&named("tokio", ", a timer, armed and taken back"), || {
+            let timer = pin!(tokio::time::sleep(SECOND));
+            done(timer.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }),
+    ]
 }
 
 fn recorder() -> &'static PrometheusRecorder {

@@ -6,7 +6,7 @@ use fusebox::{Command, Keyed, Keys, Registry};
 use tokio::runtime::Runtime;
 
 use crate::race::{Plan, Racer, Samples, alone, pairs};
-use crate::racers::{own, owns, pending, pendings, refusals, refused, success, successes};
+use crate::racers::{own, owns, part, parts, pending, pendings, refusals, refused, success, successes};
 use crate::support::counting::counted;
 use crate::support::{answer, done, full, now};
 use crate::table::table;
@@ -70,6 +70,7 @@ pub(crate) fn run(plan: Plan, runtime: &Runtime) -> (String, Vec<&'static str>) 
     let refusals = Results::of("refused", refusals(), plan);
     let pendings = Results::of("pending once", pendings(), plan);
     let owns = Results::of("own", owns(), plan);
+    let parts = Results::of("parts", parts(), plan);
 
     let mut lines = successes.lines();
     let ours = shared[success::FULL].clone().expect("the command is shared");
@@ -90,6 +91,8 @@ pub(crate) fn run(plan: Plan, runtime: &Runtime) -> (String, Vec<&'static str>) 
         table(&["pending once", head[1], head[2], head[3]], &pendings.lines()),
         "With and without a recorder, and a snapshot:".into(),
         table(&["fusebox", head[1], head[2], head[3]], &owns.lines()),
+        "What a call cannot do without, and so cannot be quicker than:".into(),
+        bounds(&successes, &refusals, &pendings, &parts),
         "What was aimed at:".into(),
         targets(&successes, &shared, &refusals, &pendings, &owns),
     ];
@@ -103,6 +106,26 @@ pub(crate) fn run(plan: Plan, runtime: &Runtime) -> (String, Vec<&'static str>) 
     let allocate = ours.into_iter().filter(|(_, count)| *count > 0.0).map(|(path, _)| path).collect();
     // A table ends its last line by itself.
     (parts.map(|part| format!("{}\n", part.trim_end())).join("\n"), allocate)
+}
+
+/// The parts, and what those of a path come to beside the path itself.
+fn bounds(all: &Results, refusals: &Results, pendings: &Results, parts: &Results) -> String {
+    let each = |index: usize| parts.alone[index].median();
+    let alone =
+        (0..parts.racers.len()).map(|index| vec![parts.racers[index].name.clone(), nanos(each(index)), "".into()]);
+    let path = |name: &str, clocks: f64, writes: f64, timer: f64, whole: &Samples| {
+        let sum =
+            clocks * each(part::CLOCK) + writes * each(part::WRITE) + each(part::RECORDER) + timer * each(part::TIMER);
+        let timer = if timer > 0.0 { " + timer" } else { "" };
+        let what = format!("{name}: {clocks} x clock + {writes} x word + recorder{timer}");
+        vec![what, nanos(sum), nanos(whole.median())]
+    };
+    let paths = [
+        path("refused", 1.0, 1.0, 0.0, &refusals.alone[refused::FUSEBOX]),
+        path("success", 2.0, 3.0, 0.0, &all.alone[success::FULL]),
+        path("pending once", 2.0, 4.0, 1.0, &pendings.alone[pending::FUSEBOX]),
+    ];
+    table(&["part", "ns", "of the path's"], &alone.chain(paths).collect::<Vec<_>>())
 }
 
 fn targets(
