@@ -74,7 +74,11 @@ impl Core {
     }
 
     pub(crate) fn key(&self) -> Option<Arc<str>> {
-        self.key.as_deref().map(Arc::from)
+        self.label().map(Arc::from)
+    }
+
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// Nothing is going on that would be lost with it: it is closed, no call is in flight or waits, and all was told.

@@ -120,7 +120,7 @@ impl Family {
     }
 
     /// All its circuits; none for a family of one.
-    pub(super) fn circuits(&self) -> Vec<Arc<Core>> {
+    pub(crate) fn circuits(&self) -> Vec<Arc<Core>> {
         self.circuits.get().map(|circuits| circuits()).unwrap_or_default()
     }
 

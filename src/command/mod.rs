@@ -16,6 +16,7 @@ pub(crate) mod fallback;
 pub(crate) mod family;
 pub(crate) mod hedged;
 pub(crate) mod judge;
+pub(crate) mod keys;
 mod marks;
 pub(crate) mod permit;
 mod persistence;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::extras;
+use super::fallback::Fallbacks;
 use super::tally::AttemptCounts;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
@@ -84,6 +85,24 @@ pub struct FallbackCounts {
     pub in_flight: usize,
 }
 
+impl FallbackCounts {
+    fn of(fallbacks: &Fallbacks) -> Self {
+        Self {
+            success: fallbacks.ended(FallbackOutcome::Success),
+            failure: fallbacks.ended(FallbackOutcome::Failure),
+            rejected: fallbacks.ended(FallbackOutcome::Rejected),
+            in_flight: fallbacks.in_flight() as usize,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.success += other.success;
+        self.failure += other.failure;
+        self.rejected += other.rejected;
+        self.in_flight += other.in_flight;
+    }
+}
+
 impl Snapshot {
     pub(super) fn of(core: &Core) -> Self {
         let now = Stamp::now();
@@ -98,7 +117,6 @@ impl Snapshot {
             reason,
             expires_in: (until != Stamp::NEVER).then(|| until.since(now)),
         });
-        let ended = |outcome| core.fallbacks.ended(outcome);
         Self {
             command: core.name(),
             group: core.family.group,
@@ -120,44 +138,31 @@ impl Snapshot {
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
             hold,
-            fallbacks: FallbackCounts {
-                success: ended(FallbackOutcome::Success),
-                failure: ended(FallbackOutcome::Failure),
-                rejected: ended(FallbackOutcome::Rejected),
-                in_flight: core.fallbacks.in_flight() as usize,
-            },
+            fallbacks: FallbackCounts::of(&core.fallbacks),
             attempts: core.family.persistence.counts(now),
             config,
         }
     }
 
-    /// As [`Snapshot::of`], with the figures of its whole family together; state, wait and hold are its own.
-    #[allow(dead_code, reason = "for the feature `dashboard`")]
-    pub(crate) fn of_family(core: &Core) -> Self {
-        let mut whole = Self::of(core);
-        for other in core.family.circuits().iter().filter(|other| !std::ptr::eq(&***other, core)) {
-            whole.add(&Self::of(other));
+    /// Adds the figures of another circuit of the family: whatever is counted, and what is longest. Attempts are counted
+    /// for all of them already.
+    pub(super) fn add(&mut self, other: &Core, now: Stamp) {
+        let view = other.circuit.view(now);
+        self.window.add(&view.window);
+        self.lifetime.add(&view.lifetime);
+        self.health.add(&view.health);
+        self.late += view.late;
+        if let Some(latencies) = &other.latencies {
+            self.latency.add(&latencies.summary(now));
         }
-        whole
-    }
-
-    /// Adds the figures of another circuit of the family. Attempts are counted for all of them already.
-    fn add(&mut self, other: &Self) {
-        self.window.add(&other.window);
-        self.lifetime.add(&other.lifetime);
-        self.health.add(&other.health);
-        self.late += other.late;
-        self.latency.add(&other.latency);
-        self.in_flight += other.in_flight;
-        self.peak += other.peak;
-        self.queued += other.queued;
+        let in_flight = other.slots.in_flight();
+        self.in_flight += in_flight;
+        self.peak += view.peak.max(in_flight);
+        self.queued += other.slots.waiting();
         // All have one or none has: they share a configuration.
-        self.limit = self.limit.zip(other.limit).map(|(own, more)| own + more);
-        self.oldest_in_flight = self.oldest_in_flight.max(other.oldest_in_flight);
-        self.fallbacks.success += other.fallbacks.success;
-        self.fallbacks.failure += other.fallbacks.failure;
-        self.fallbacks.rejected += other.fallbacks.rejected;
-        self.fallbacks.in_flight += other.fallbacks.in_flight;
+        self.limit = self.limit.zip(other.slots.limit()).map(|(sum, limit)| sum.saturating_add(limit));
+        self.oldest_in_flight = self.oldest_in_flight.max(other.eldest.age(now));
+        self.fallbacks.add(FallbackCounts::of(&other.fallbacks));
     }
 
     /// Name of the command.

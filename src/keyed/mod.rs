@@ -21,6 +21,7 @@ use crate::breaker::state::State;
 use crate::command::Command;
 use crate::command::builder::Builder;
 use crate::command::core::Core;
+use crate::command::snapshot::Snapshot;
 use crate::config::Config;
 use crate::error::{ConfigError, Problems};
 use crate::observe::bus::Events;
@@ -237,6 +238,41 @@ impl<K, C> Keyed<K, C> {
             evictions: self.inner.evictions.load(Ordering::Relaxed),
             overflows: self.inner.overflows.load(Ordering::Relaxed),
         }
+    }
+
+    /// All circuits together: what is counted of each key is added up, limits included, and of ages and peaks there are
+    /// upper bounds. State, wait and override are those of the [circuit that keys share](Self::overflow). What was
+    /// counted for a key that made room for another is gone with it. Takes time in proportion to the number of keys.
+    ///
+    /// ```
+    /// # use fusebox::{Command, Keyed, Keys};
+    /// let shards: Keyed<u32> = Command::builder("shards").max_concurrent(8).keyed(Keys::up_to(64))?;
+    /// shards.get(&1).run_sync(|| Err::<(), _>("down")).ok();
+    /// shards.get(&2).run_sync(|| Ok::<_, &str>(())).ok();
+    /// let all = shards.snapshot();
+    /// assert_eq!((all.window().errors(), all.window().total(), all.limit()), (1, 2, Some(24)));
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.overflow.command.overview().0
+    }
+
+    /// The keys that are worst off, `most` at most: those that are open, forced open, half-open or forced closed come
+    /// first, in this order, and among equals those with most errors in the window, then those with most calls. Which
+    /// one it is says [`Snapshot::key`]. Takes time in proportion to the number of keys.
+    ///
+    /// ```
+    /// # use fusebox::{Command, Keyed, Keys, State};
+    /// # let shards: Keyed<u32> = Command::builder("shards").keyed(Keys::up_to(64))?;
+    /// shards.get(&1).run_sync(|| Err::<(), _>("down")).ok();
+    /// shards.get(&2).force_open("moved", None);
+    /// drop(shards.get(&3));
+    /// let keys: Vec<_> = shards.worst(2).iter().map(|key| key.key().map(str::to_owned)).collect();
+    /// assert_eq!(keys, [Some("2".to_owned()), Some("1".to_owned())]);
+    /// # Ok::<(), fusebox::ConfigError>(())
+    /// ```
+    pub fn worst(&self, most: usize) -> Vec<Snapshot> {
+        self.inner.overflow.command.worst_keys(most)
     }
 
     /// As [`Command::reconfigure`], for the template and every circuit made from it. Takes time in proportion to the
