@@ -5,13 +5,13 @@ mod support;
 use std::time::Duration;
 
 use fusebox::hystrix_stream::{Body, Frames, Handler};
-use fusebox::{Breaker, Command, Registry};
+use fusebox::{Breaker, Command, Keyed, Keys, Registry};
 use futures::{FutureExt, StreamExt};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use support::{advance, fail, hang, ms, play, poll, refused, secs};
+use support::{advance, fail, hang, in_a_row, ms, play, poll, refused, secs};
 use tower_service::Service;
 
 /// What Hystrix's page asserts of a command; it drops the card in silence where one is missing or null.
@@ -337,6 +337,27 @@ async fn st09_open_is_open_or_half_open_after_overrides() {
         (&record["isCircuitBreakerOpen"], &record["propertyValue_circuitBreakerForceOpen"]),
         (&true.into(), &true.into())
     );
+}
+
+/// Hystrix has a command for each host or shard where fusebox has a keyed one.
+#[tokio::test(start_paused = true)]
+async fn each_circuit_of_a_keyed_command_is_a_command_to_hystrix() {
+    let registry = Registry::new();
+    let template = Command::builder("shards").registry(&registry).breaker(in_a_row(2));
+    let shards: Keyed<u32> = template.keyed(Keys::up_to(200)).expect("a good configuration");
+    play(&shards.get(&1), "SS").await;
+    play(&shards.get(&2), "FF").await;
+    for (name, open, errors) in [("shards[*]", false, 0), ("shards[1]", false, 0), ("shards[2]", true, 2)] {
+        let record = read(&registry, "HystrixCommand", name).await;
+        assert_eq!((&record["isCircuitBreakerOpen"], &record["errorCount"]), (&open.into(), &errors.into()), "{name}");
+        assert_eq!(read(&registry, "HystrixThreadPool", name).await["name"], record["threadPool"]);
+    }
+    for shard in 3..=150 {
+        drop(shards.get(&shard));
+    }
+    let frame = Frames::new(&registry).next().await.expect("it never ends");
+    assert_eq!(records(&frame).len(), 2 * 101, "the worst hundred and the one that keys share");
+    assert_eq!(read(&registry, "HystrixCommand", "shards[2]").await["errorCount"], 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
+use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,6 +21,9 @@ use crate::time::{Stamp, Timer, saturating_nanos, timer};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Faster, and reading would cost what is read.
 const SHORTEST: Duration = Duration::from_millis(10);
+
+/// Circuits of a keyed command that have records, beside the one that keys share. A record is about 2 KB.
+const KEYS: usize = 100;
 
 /// The records of all commands of a registry as a stream that never ends: the first at once, and then at each interval.
 ///
@@ -54,8 +58,8 @@ pub struct Frames {
     registry: Registry,
     interval: u64,
     timer: Option<Pin<Box<Timer>>>,
-    /// By place on the roster.
-    fallbacks: HashMap<u64, Rolling>,
+    /// By place on the roster, and name.
+    fallbacks: HashMap<(u64, String), Rolling>,
 }
 
 impl Frames {
@@ -73,14 +77,15 @@ impl Frames {
         let (time, mut out) = (now.wall_clock(), Vec::new());
         let mut fallbacks = HashMap::new();
         for command in self.registry.commands() {
-            let snapshot = command.snapshot();
-            let served = Served::of(&snapshot);
-            let place = command.core().family.place.get().copied();
-            let mut rolling = place.and_then(|place| self.fallbacks.remove(&place)).unwrap_or_default();
-            let recent = rolling.follow(now, saturating_nanos(window(&snapshot)), served);
-            fallbacks.extend(place.map(|place| (place, rolling)));
-            record::command(&mut out, &snapshot, recent, time);
-            record::pool(&mut out, &snapshot, time);
+            let Some(&place) = command.core().family.place.get() else { continue };
+            for snapshot in iter::once(command.snapshot()).chain(command.worst_keys(KEYS)) {
+                let circuit = (place, record::name(&snapshot));
+                let mut rolling = self.fallbacks.remove(&circuit).unwrap_or_default();
+                let recent = rolling.follow(now, saturating_nanos(window(&snapshot)), Served::of(&snapshot));
+                record::command(&mut out, &circuit.1, &snapshot, recent, time);
+                record::pool(&mut out, &circuit.1, &snapshot, time);
+                fallbacks.insert(circuit, rolling);
+            }
         }
         // Those of commands that are gone go with this.
         self.fallbacks = fallbacks;

@@ -8,6 +8,9 @@
 //! counts and fusebox does not (collapsed requests, cached responses, emitted values) is 0. A refusal by the bulkhead or a
 //! rate limit is a `SemaphoreRejected`, a panic a `Failure`, an ignored result a `BadRequest`; half-open is open.
 //!
+//! Each circuit of a [keyed](crate::Keyed) command is a command to Hystrix, `name[key]`, and the one that keys share is
+//! `name[*]`. Of more than 100 keys the worst 100 have records: those that are not closed, then those with most errors.
+//!
 //! With axum, beside Hystrix's dashboard, whose page asks for `../proxy.stream?origin=..`: served at that path this
 //! handler takes the place of the Java proxy. It never looks at the query, so it cannot be told to fetch anything.
 //!

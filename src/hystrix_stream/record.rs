@@ -53,20 +53,28 @@ fn since_epoch(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
 }
 
+/// What a circuit is called: each of a keyed command has its key with it, as in events.
+pub(super) fn name(snapshot: &Snapshot) -> String {
+    match snapshot.key() {
+        Some(key) => format!("{}[{key}]", snapshot.command()),
+        None => snapshot.command().to_owned(),
+    }
+}
+
 /// The record of a command. `served` is of the rolling window.
-pub(super) fn command(out: &mut Vec<u8>, snapshot: &Snapshot, served: Served, time: SystemTime) {
+pub(super) fn command(out: &mut Vec<u8>, name: &str, snapshot: &Snapshot, served: Served, time: SystemTime) {
     let (counts, config) = (snapshot.window(), snapshot.config());
     let of = |outcome| counts.of(outcome);
     let rejected = of(Outcome::Rejected) + of(Outcome::RateLimited);
     let rejected_errors = if config.breaker.count_rejections { of(Outcome::Rejected) } else { 0 };
     let (errors, total) = (counts.errors() + rejected_errors, counts.total() + rejected_errors);
-    let timeout = config.timeout.map_or(0, millis);
+    let timeout = snapshot.timeout().map_or(0, millis);
     let rules = &config.breaker;
     let enabled =
         rules.error_rate.or(rules.slow_calls.map(|(rate, _)| rate)).is_some() || rules.consecutive_failures.is_some();
     event(out, |o| {
         o.field("type", "HystrixCommand")
-            .field("name", snapshot.command())
+            .field("name", name)
             .field("group", snapshot.group().unwrap_or("default"))
             .field("currentTime", since_epoch(time))
             .field(
@@ -119,7 +127,7 @@ pub(super) fn command(out: &mut Vec<u8>, snapshot: &Snapshot, served: Served, ti
             .field("propertyValue_requestCacheEnabled", false)
             .field("propertyValue_requestLogEnabled", false)
             .field("reportingHosts", 1_u32)
-            .field("threadPool", snapshot.command());
+            .field("threadPool", name);
     });
 }
 
@@ -137,14 +145,14 @@ fn latency(o: &mut Object<'_>, latency: &Latency) {
 }
 
 /// The record of a command's bulkhead, if it has one.
-pub(super) fn pool(out: &mut Vec<u8>, snapshot: &Snapshot, time: SystemTime) {
+pub(super) fn pool(out: &mut Vec<u8>, name: &str, snapshot: &Snapshot, time: SystemTime) {
     let Some(limit) = snapshot.limit() else { return };
     let started = |counts: &Counts| counts.calls() - counts.refused();
     let completed = started(&snapshot.lifetime());
     let queue = snapshot.config().bulkhead.and_then(|bulkhead| bulkhead.queue).map_or(0, |(length, _)| length);
     event(out, |o| {
         o.field("type", "HystrixThreadPool")
-            .field("name", snapshot.command())
+            .field("name", name)
             .field("currentTime", since_epoch(time))
             .field("currentActiveCount", snapshot.in_flight())
             .field("currentCompletedTaskCount", completed)
