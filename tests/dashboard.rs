@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
-use support::{advance, fail, in_a_row, ms, play, secs};
+use support::{advance, fail, in_a_row, ms, play, refused, secs};
 use tower_service::Service;
 
 const LOCAL: &str = "127.0.0.1:50000";
@@ -564,6 +564,71 @@ async fn keys_that_are_not_well_are_named_with_their_command() {
         pass(secs(60)).await;
     }
     assert_eq!(card().await["keys_unwell"], 0, "nobody has called them for ten minutes");
+}
+
+/// The circuit that keys share has next to no calls: what the page shows of the command is the sum, and of each key its own.
+#[tokio::test(start_paused = true)]
+async fn a_keyed_command_has_the_figures_of_all_keys_and_of_each() {
+    let registry = Registry::new();
+    let breaker = in_a_row(2).open_for(secs(30));
+    let command = Command::builder("hosts").registry(&registry).max_concurrent(4).breaker(breaker);
+    let hosts: Keyed<String> = command.keyed(Keys::up_to(200).latencies()).expect("a good configuration");
+    let dashboard = Dashboard::new(&registry);
+    for (host, script) in [("well.example", "SSSS"), ("ill.example", "SF"), ("dead.example", "FF")] {
+        play(&hosts.get(host), script).await;
+    }
+    refused(&hosts.get("dead.example")).await;
+    let held = hosts.get("well.example");
+    let permit = held.admit().expect("it is closed");
+    pass(secs(1)).await;
+
+    let card = read(&dashboard, "/snapshot.json").await["commands"][0].take();
+    assert_eq!((&card["keys_total"], &card["keys_unwell"]), (&json!(3), &json!(1)));
+    assert_eq!(card["second"], json!({ "ok": 5, "failed": 3, "refused": 1, "other": 0, "served": 0 }));
+    assert_eq!((&card["error_rate"], &card["in_flight"], &card["limit"]), (&json!(0.375), &json!(1), &json!(16)));
+    assert!(card["latency"]["p99_us"].is_u64());
+
+    let detail = read(&dashboard, &format!("/command.json?id={}", card["id"])).await;
+    let fields = ["key", "state", "calls", "errors", "error_rate", "in_flight", "limit"];
+    let shown: Vec<_> = (0..3).map(|at| json!(fields.map(|field| detail["keys"][at][field].clone()))).collect();
+    let expected = [
+        json!(["dead.example", "open", 3, 2, 1, 0, 4]),
+        json!(["ill.example", "closed", 2, 1, 0.5, 0, 4]),
+        json!(["well.example", "closed", 4, 0, 0, 1, 4]),
+    ];
+    assert_eq!(shown, expected);
+    let wait = detail["keys"][0]["retry_after_ms"].as_u64().expect("a countdown");
+    assert!((20_000..=30_000).contains(&wait), "{wait}");
+    drop(permit);
+
+    for n in 0..150 {
+        drop(hosts.get(&format!("{n}.example")));
+    }
+    pass(secs(1)).await;
+    let detail = read(&dashboard, &format!("/command.json?id={}", card["id"])).await;
+    assert_eq!(
+        (detail["command"]["keys_total"].as_u64(), detail["keys"].as_array().map(Vec::len)),
+        (Some(153), Some(100))
+    );
+    assert_eq!(detail["keys"][0]["key"], "dead.example");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_can_be_for_one_key() {
+    let registry = Registry::new();
+    let hosts: Keyed<String> =
+        Command::builder("hosts").registry(&registry).keyed(Keys::up_to(8)).expect("a good configuration");
+    let (mine, other) = (hosts.get("a.example"), hosts.get("b.example"));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ears = Arc::clone(&heard);
+    let dashboard = actor(&registry).on_audit(move |audit| ears.lock().unwrap().push(audit.to_string())).build();
+    let force = |key: &str| json!({ "command": "hosts", "key": key, "action": "force_open", "reason": "a drill" });
+    assert_eq!(send_with(&dashboard, post(), force("c.example").to_string()).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(send_with(&dashboard, post(), force("a.example").to_string()).await.status(), StatusCode::OK);
+    assert_eq!((mine.state(), other.state()), (State::ForcedOpen, State::Closed));
+    assert_eq!(hosts.overflow().state(), State::Closed);
+    let heard = heard.lock().unwrap();
+    assert!(heard.iter().all(|line| line.starts_with("hosts[a.example]: ")) && heard.len() == 1, "{heard:?}");
 }
 
 /// O1: what an operator types reaches every reader as it was typed, and is one event of the stream.

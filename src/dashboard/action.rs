@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use serde_json::Value;
 
 use crate::command::Command;
@@ -54,6 +55,8 @@ pub struct Audit {
     pub action: Action,
     /// To which command.
     pub command: String,
+    /// Of a keyed command, to which circuit; `None` for the one that keys share.
+    pub key: Option<String>,
     /// Why, in their words.
     pub reason: String,
     /// For how long; `None` where the action has no end.
@@ -71,10 +74,14 @@ pub struct Audit {
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { action, command, reason, peer, .. } = self;
+        f.write_str(command)?;
+        if let Some(key) = &self.key {
+            write!(f, "[{key}]")?;
+        }
         let verb = if self.allowed { "" } else { "was refused: " };
         match &self.who {
-            Some(who) => write!(f, "{command}: {who} ({peer}) {verb}{}: {reason}", action.as_str())?,
-            None => write!(f, "{command}: {peer} {verb}{}: {reason}", action.as_str())?,
+            Some(who) => write!(f, ": {who} ({peer}) {verb}{}: {reason}", action.as_str())?,
+            None => write!(f, ": {peer} {verb}{}: {reason}", action.as_str())?,
         }
         match self.expiry {
             Some(expiry) => write!(f, " (for {expiry:?})"),
@@ -88,6 +95,7 @@ impl fmt::Display for Audit {
 pub(super) struct Order {
     pub(super) action: Action,
     pub(super) command: String,
+    pub(super) key: Option<String>,
     id: Option<u64>,
     pub(super) reason: String,
     pub(super) expiry: Option<Duration>,
@@ -97,12 +105,30 @@ pub(super) struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     NoSuchCommand,
+    NoSuchKey,
     /// Several commands have the name, and the request does not say which.
     Ambiguous,
 }
 
+impl Missing {
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::NoSuchCommand | Self::NoSuchKey => StatusCode::NOT_FOUND,
+            Self::Ambiguous => StatusCode::CONFLICT,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSuchCommand => "command: there is no such one",
+            Self::NoSuchKey => "key: the command has no circuit for it",
+            Self::Ambiguous => "command: several have this name; say which by id",
+        }
+    }
+}
+
 impl Order {
-    /// Reads `{"command", "id", "action", "reason", "expires_in_seconds"}`. The error says what is wrong.
+    /// Reads `{"command", "id", "key", "action", "reason", "expires_in_seconds"}`. The error says what is wrong.
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
         let body: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
         let text = |key: &str| body[key].as_str().map(str::trim).filter(|text| !text.is_empty());
@@ -124,11 +150,15 @@ impl Order {
             Value::Null => None,
             value => Some(value.as_u64().ok_or("id: a number of the snapshot")?),
         };
+        let key = match &body["key"] {
+            Value::Null => None,
+            value => Some(value.as_str().ok_or("key: a text of the snapshot")?.to_owned()),
+        };
         let expiry = action.expires().then(|| Duration::from_secs(expiry));
-        Ok(Self { action, command, id, reason: reason.to_owned(), expiry })
+        Ok(Self { action, command, key, id, reason: reason.to_owned(), expiry })
     }
 
-    /// The command that is meant: name and number must both fit, because numbers begin anew with the process.
+    /// The circuit that is meant: name and number must both fit, because numbers begin anew with the process.
     pub(super) fn find(&self, registry: &Registry) -> Result<Command, Missing> {
         let fits = |command: &Command| self.id.is_none_or(|id| command.core().family.place.get() == Some(&id));
         let commands = registry.commands().into_iter().filter(|command| command.name() == self.command);
@@ -136,7 +166,10 @@ impl Order {
         match (found.next(), found.next()) {
             (None, _) => Err(Missing::NoSuchCommand),
             (Some(_), Some(_)) => Err(Missing::Ambiguous),
-            (Some(command), None) => Ok(command),
+            (Some(command), None) => match &self.key {
+                Some(key) => of_key(&command, key).ok_or(Missing::NoSuchKey),
+                None => Ok(command),
+            },
         }
     }
 
@@ -148,6 +181,12 @@ impl Order {
             Action::Reset => command.reset(),
         }
     }
+}
+
+/// The circuit of the key that is this text.
+fn of_key(command: &Command, key: &str) -> Option<Command> {
+    let mut circuits = command.core().family.circuits().into_iter();
+    circuits.find(|core| core.label() == Some(key)).map(Command::of)
 }
 
 #[cfg(test)]
@@ -170,6 +209,7 @@ mod tests {
             ("expires_in_seconds", (-1).into()),
             ("expires_in_seconds", "900".into()),
             ("id", "1".into()),
+            ("key", 1.into()),
         ] {
             let mut bad = good.clone();
             bad[key] = value;

@@ -12,6 +12,7 @@ use super::history::History;
 use super::log::Log;
 use super::view;
 use crate::breaker::state::State;
+use crate::command::Command;
 use crate::command::family::Family;
 use crate::command::snapshot::Snapshot;
 use crate::config::Config;
@@ -50,9 +51,15 @@ pub(super) struct Board {
     frame: Option<Bytes>,
 }
 
+/// A command's place on the roster, itself with the number of its keys, and its family.
+type Look<'a> = (u64, (Snapshot, Option<usize>), &'a Arc<Family>);
+
 /// One command.
 pub(super) struct Track {
+    /// With the figures of its keys, if it has keys.
     pub(super) snapshot: Snapshot,
+    /// How many keys it has; `None` for a command without.
+    pub(super) keys: Option<usize>,
     /// What the builder said.
     pub(super) built: Config,
     pub(super) history: History,
@@ -97,6 +104,11 @@ impl Shared {
         read(&self.board.lock())
     }
 
+    /// The command of this place on the roster.
+    pub(super) fn command(&self, place: u64) -> Option<Command> {
+        self.registry.commands().into_iter().find(|command| command.core().family.place.get() == Some(&place))
+    }
+
     pub(super) fn latest_frame(&self) -> Option<Bytes> {
         self.board.lock().frame.clone()
     }
@@ -111,7 +123,7 @@ impl Shared {
         let commands = self.registry.commands();
         let looks = commands.iter().filter_map(|command| {
             let family = &command.core().family;
-            Some((*family.place.get()?, Snapshot::of_family(command.core()), family))
+            Some((*family.place.get()?, command.overview(), family))
         });
         let mut board = self.board.lock();
         board.follow(now, looks);
@@ -123,7 +135,7 @@ impl Shared {
 }
 
 impl Board {
-    fn follow<'a>(&mut self, now: Stamp, looks: impl Iterator<Item = (u64, Snapshot, &'a Arc<Family>)>) {
+    fn follow<'a>(&mut self, now: Stamp, looks: impl Iterator<Item = Look<'a>>) {
         let elapsed = self.last.map_or(SECOND, |last| now.nanos_since(last));
         // A process that was stopped for a while has seconds of which it knows nothing.
         let missed =
@@ -133,13 +145,14 @@ impl Board {
             self.log.tell(&event, self.now);
         }
         let mut before = std::mem::take(&mut self.tracks);
-        for (place, snapshot, family) in looks {
+        for (place, (snapshot, keys), family) in looks {
             let track = match before.remove(&place) {
-                Some(track) => track.follow(snapshot, missed, self.now),
+                Some(track) => track.follow(snapshot, keys, missed, self.now),
                 None => Track {
                     built: family.config_as_built(),
                     history: History::begin(&snapshot),
                     snapshot,
+                    keys,
                     since: self.now,
                 },
             };
@@ -169,10 +182,10 @@ impl Board {
 }
 
 impl Track {
-    fn follow(mut self, snapshot: Snapshot, missed: usize, now: SystemTime) -> Self {
+    fn follow(mut self, snapshot: Snapshot, keys: Option<usize>, missed: usize, now: SystemTime) -> Self {
         self.history.follow(&snapshot, missed);
         let since = if self.state() == snapshot.state() { self.since } else { now };
-        Self { snapshot, since, ..self }
+        Self { snapshot, keys, since, ..self }
     }
 
     pub(super) fn state(&self) -> State {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::action::Audit;
-use crate::breaker::state::State;
+use super::setting::words;
+use crate::breaker::state::{RampStage, State};
 use crate::observe::event::{Event, Report, Transition};
 use crate::web::json::{Object, Value};
 
@@ -79,7 +80,8 @@ impl Log {
         let id = self.next_id();
         let mut json = Vec::new();
         Object::write(&mut json, |o| {
-            o.field("id", id).field("at", millis(audit.at)).field("kind", "action").field("command", &*audit.command);
+            o.field("id", id).field("at", millis(audit.at)).field("kind", "action");
+            o.field("command", &*audit.command).field("key", audit.key.as_deref());
             o.field("text", &*audit.to_string()).field("action", audit.action.as_str()).field("reason", &*audit.reason);
             o.field("who", audit.who.as_deref()).field("allowed", audit.allowed);
         });
@@ -189,41 +191,68 @@ fn describe(id: u64, event: &Event, now: SystemTime) -> Vec<u8> {
     let mut json = Vec::new();
     Object::write(&mut json, |o| {
         o.field("id", id).field("command", event.command()).field("key", event.key());
-        o.field("text", &*event.to_string());
+        o.field("at", millis(event.at().unwrap_or(now))).field("kind", kind(event)).field("text", &*event.to_string());
         match event {
             Event::Transition(transition) => {
-                o.field("kind", "transition").field("at", millis(transition.at));
                 o.field("from", transition.from.as_str()).field("to", transition.to.as_str());
                 o.field("cause", transition.cause.as_str()).field("cause_text", &*transition.cause.to_string());
                 o.field("lasted_ms", transition.lasted.as_millis() as u64);
                 o.object("report", |o| report(o, &transition.report));
             }
-            Event::OverrideSet { forced, reason, until, at, .. } => {
-                o.field("kind", "override_set").field("at", millis(*at)).field("state", forced.state().as_str());
-                o.field("reason", reason.as_str()).field("until", until.map(millis));
+            Event::OverrideSet { forced, reason, until, .. } => {
+                o.field("state", forced.state().as_str()).field("reason", reason.as_str());
+                o.field("until", until.map(millis));
             }
-            Event::OverrideCleared { forced, reason, expired, at, .. } => {
-                o.field("kind", "override_cleared").field("at", millis(*at)).field("state", forced.state().as_str());
-                o.field("reason", reason.as_str()).field("expired", *expired);
+            Event::OverrideCleared { forced, reason, expired, .. } => {
+                o.field("state", forced.state().as_str()).field("reason", reason.as_str()).field("expired", *expired);
             }
-            Event::Reconfigured { changes, at, .. } => {
-                o.field("kind", "reconfigured").field("at", millis(*at));
+            Event::Reconfigured { changes, .. } => {
                 o.list("changes", changes, |out, change| {
                     Object::write(out, |o| {
                         o.field("field", change.field);
-                        o.field("before", change.before.as_str()).field("after", change.after.as_str());
+                        o.field("before", &*words(&change.before)).field("after", &*words(&change.after));
                     });
                 });
             }
-            Event::LeaseExpired { at, .. } => {
-                o.field("kind", "lease_expired").field("at", millis(*at));
+            Event::ReloadRejected { reason, .. } => {
+                o.field("reason", reason.as_str());
             }
-            _ => {
-                o.field("kind", "other").field("at", millis(now));
+            Event::LimitAdapted { before, after, .. } => {
+                o.field("before", *before).field("after", *after);
+            }
+            Event::TimeoutAdapted { before, after, .. } => {
+                o.field("before_us", before.map(micros)).field("after_us", micros(*after));
+            }
+            Event::LeaseExpired { .. } => {}
+            Event::RampStage { stage, .. } => {
+                o.object("stage", |o| ramp(o, stage));
+            }
+            Event::Missed(count) => {
+                o.field("count", *count);
             }
         }
     });
     json
+}
+
+/// The name of a kind of event. The page has a word for each.
+const fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Transition(_) => "transition",
+        Event::OverrideSet { .. } => "override_set",
+        Event::OverrideCleared { .. } => "override_cleared",
+        Event::Reconfigured { .. } => "reconfigured",
+        Event::ReloadRejected { .. } => "reload_rejected",
+        Event::LimitAdapted { .. } => "limit_adapted",
+        Event::TimeoutAdapted { .. } => "timeout_adapted",
+        Event::LeaseExpired { .. } => "lease_expired",
+        Event::RampStage { .. } => "ramp_stage",
+        Event::Missed(_) => "missed",
+    }
+}
+
+pub(super) fn ramp(o: &mut Object<'_>, stage: &RampStage) {
+    o.field("number", stage.number).field("of", stage.of).field("share", stage.share);
 }
 
 fn report(o: &mut Object<'_>, report: &Report) {
@@ -242,4 +271,22 @@ fn report(o: &mut Object<'_>, report: &Report) {
 /// An entry as it stands in a list.
 pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) {
     crate::web::json::Raw(&entry.json).write(out);
+}
+
+#[cfg(test)]
+mod tests {
+    /// A kind without a word would be shown as `undefined`; the match in `kind` has no arm for what it does not know.
+    #[test]
+    fn the_page_has_a_word_for_each_kind_of_event() {
+        let (source, page) = (include_str!("log.rs"), include_str!("page/dashboard.js"));
+        let (_, names) = source.split_once("const fn kind(").expect("it is there");
+        let (names, _) = names.split_once("\n}").expect("it ends");
+        let kinds: Vec<_> = names.split('"').skip(1).step_by(2).chain(["action"]).collect();
+        assert_eq!(kinds.len(), names.matches("=>").count() + 1, "{kinds:?}");
+        let (_, words) = page.split_once("const KINDS = {").expect("it is there");
+        let (words, _) = words.split_once("};").expect("it ends");
+        for kind in kinds {
+            assert!(words.contains(&format!("\n  {kind}: {{ word: \"")), "{kind} has none");
+        }
+    }
 }

@@ -7,7 +7,8 @@
 //! it. Calls are not touched.
 //!
 //! A [keyed](crate::Keyed) command has one card, with the figures of all its circuits together and the state of the one
-//! that keys share; keys whose own circuits are not closed are listed with it, from their events.
+//! that keys share; keys whose circuits are not closed are named on it, from their events. Its own page has the figures of
+//! its keys, the worst 100 of them. To add up takes time in proportion to the number of keys, once a second.
 //!
 //! # Mounting
 //!
@@ -55,9 +56,9 @@
 //! |---|---|
 //! | | the page, `dashboard.js`, `dashboard.css` |
 //! | `snapshot.json` | every command, with the last two minutes, and the latest entries of the log |
-//! | `command.json?id=` | one command: ten minutes, timeline, histogram, events, configuration |
+//! | `command.json?id=` | one command: ten minutes, timeline, histogram, keys, events, configuration |
 //! | `stream` | server-sent events: every command, once a second |
-//! | `action` | `POST {"command", "action", "reason", "expires_in_seconds"}` |
+//! | `action` | `POST {"command", "key", "action", "reason", "expires_in_seconds"}` |
 //!
 //! # Security
 //!
@@ -82,6 +83,7 @@ mod gate;
 mod history;
 mod log;
 mod service;
+mod setting;
 mod view;
 
 pub use self::action::{Action, Audit};

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use tower_service::Service;
 
-use super::action::{Audit, Missing, Order};
+use super::action::{Audit, Order};
 use super::builder::Builder;
 use super::collector::Shared;
 use super::gate::{Gate, Refusal, Rights, Visitor};
@@ -116,8 +116,10 @@ impl Dashboard {
 
     fn command(&self, query: Option<&str>) -> Option<Response<Body>> {
         let id = query?.split('&').find_map(|pair| pair.strip_prefix("id="))?.parse().ok()?;
+        // Before the board is locked: there may be many keys.
+        let keys = self.shared.command(id)?.worst_keys(view::KEYS_IN_FULL);
         let mut json = Vec::new();
-        self.shared.board(|board| view::command(&mut json, board, id))?;
+        self.shared.board(|board| view::command(&mut json, board, id, &keys))?;
         Some(assets::json(StatusCode::OK, json))
     }
 
@@ -139,10 +141,7 @@ impl Dashboard {
         };
         let command = match order.find(&self.shared.registry) {
             Ok(command) => command,
-            Err(Missing::NoSuchCommand) => return answer(StatusCode::NOT_FOUND, Some("command: there is no such one")),
-            Err(Missing::Ambiguous) => {
-                return answer(StatusCode::CONFLICT, Some("command: several have this name; say which by id"));
-            }
+            Err(missing) => return answer(missing.status(), Some(missing.as_str())),
         };
         let allowed = visitor.access.rights == Rights::Write;
         if allowed {
@@ -151,6 +150,7 @@ impl Dashboard {
         self.audit(&Audit {
             action: order.action,
             command: order.command,
+            key: order.key,
             reason: order.reason,
             expiry: order.expiry,
             who: visitor.access.who,

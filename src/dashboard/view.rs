@@ -5,14 +5,17 @@ use std::time::Duration;
 use super::collector::{Board, Track};
 use super::history::{LENGTH, Sample};
 use super::log::{self, Story, micros, millis};
+use super::setting::settings;
 use crate::breaker::state::State;
-use crate::config::Config;
+use crate::command::snapshot::Snapshot;
 use crate::web::json::{Object, Raw, Value};
 
 /// Seconds of history on a card.
 const ON_A_CARD: usize = 120;
 /// Keys that are named on a card; the others are counted.
 const KEYS: usize = 5;
+/// Keys of which a command's own page has the figures.
+pub(super) const KEYS_IN_FULL: usize = 100;
 /// Entries of the log that a page begins with.
 const ENTRIES: usize = 200;
 
@@ -51,12 +54,15 @@ pub(super) fn snapshot(out: &mut Vec<u8>, board: &Board, actions: &'static str) 
 }
 
 /// Everything about one command; `None` when there is none of this number.
-pub(super) fn command(out: &mut Vec<u8>, board: &Board, id: u64) -> Option<()> {
+pub(super) fn command(out: &mut Vec<u8>, board: &Board, id: u64, keys: &[Snapshot]) -> Option<()> {
     let track = board.tracks.get(&id)?;
     let story = board.log.story(track.snapshot.command());
     Object::write(out, |o| {
         head(o, board);
         o.object("command", |o| card(o, id, track, story));
+        o.list("keys", keys, |out, snapshot| {
+            Object::write(out, |o| key(o, snapshot));
+        });
         o.object("history", |o| {
             series(o, "ok", track, LENGTH, |s| s.ok);
             series(o, "failed", track, LENGTH, |s| s.failed);
@@ -110,7 +116,7 @@ fn card(o: &mut Object<'_>, id: u64, track: &Track, story: Option<&Story>) {
     let (snapshot, second) = (&track.snapshot, track.history.latest());
     o.field("id", id).field("name", snapshot.command()).field("group", snapshot.group());
     o.field("state", snapshot.state().as_str()).field("since", millis(track.since));
-    o.field("retry_after_ms", snapshot.retry_after().map(milliseconds));
+    standing(o, snapshot);
     o.object("second", |o| {
         o.field("ok", second.ok).field("failed", second.failed).field("refused", second.refused);
         o.field("other", second.other).field("served", second.served);
@@ -129,22 +135,16 @@ fn card(o: &mut Object<'_>, id: u64, track: &Track, story: Option<&Story>) {
         }
         o.field("max_us", latency.max().map(micros));
     });
-    o.field("timeout_ms", snapshot.config().timeout.map(milliseconds));
+    o.field("timeout_ms", snapshot.timeout().map(milliseconds));
     o.field("in_flight", snapshot.in_flight())
         .field("limit", snapshot.limit())
         .field("queued", snapshot.queue_length());
     o.field("oldest_ms", snapshot.oldest_in_flight().map(milliseconds));
-    match snapshot.hold() {
-        Some(hold) => o.object("hold", |o| {
-            o.field("state", hold.forced.state().as_str()).field("reason", hold.reason.as_str());
-            o.field("expires_in_ms", hold.expires_in.map(milliseconds));
-        }),
-        None => o.field("hold", None::<u32>),
-    };
     // What opened the circuit, for as long as it has not closed again.
     let opening = story.and_then(|story| story.opening.as_ref());
     o.field("opening", opening.map(|entry| Raw(&entry.json)));
     o.field("reopenings", story.map_or(0, |story| story.reopenings));
+    o.field("keys_total", track.keys);
     o.field("keys_unwell", story.map_or(0, |story| story.keys.len()));
     o.list("keys", story.iter().flat_map(|story| &story.keys).take(KEYS), |out, (key, unwell)| {
         Object::write(out, |o| {
@@ -154,42 +154,30 @@ fn card(o: &mut Object<'_>, id: u64, track: &Track, story: Option<&Story>) {
     });
 }
 
-struct Setting {
-    field: &'static str,
-    value: String,
-    default: String,
-    source: &'static str,
-    changed_at: Option<u64>,
+/// One circuit of a keyed command.
+fn key(o: &mut Object<'_>, snapshot: &Snapshot) {
+    o.field("key", snapshot.key()).field("state", snapshot.state().as_str());
+    o.field("rate", snapshot.rate()).field("calls", snapshot.window().calls());
+    o.field("errors", snapshot.window().errors()).field("error_rate", snapshot.error_rate());
+    o.field("in_flight", snapshot.in_flight())
+        .field("limit", snapshot.limit())
+        .field("queued", snapshot.queue_length());
+    o.field("p99_us", snapshot.latency().percentile(0.99).map(micros));
+    standing(o, snapshot);
 }
 
-/// The settings in force, what each would be by default, and where it comes from.
-fn settings(track: &Track, story: Option<&Story>) -> Vec<Setting> {
-    let in_force = track.snapshot.config().settings().into_iter();
-    let others = track.built.settings().into_iter().zip(Config::default().settings());
-    in_force
-        .zip(others)
-        .map(|((field, value), ((_, built), (_, default)))| {
-            let changed_at = story.and_then(|story| story.changed.get(field)).copied();
-            let source = match changed_at {
-                Some(_) => "changed live",
-                // By a configuration file that was there before the dashboard.
-                None if value != built => "changed since it was built",
-                None if value != default => "set when built",
-                None => "default",
-            };
-            Setting { field, value: shown(&value), default: shown(&default), source, changed_at }
-        })
-        .collect()
-}
-
-/// A setting without the words that only Rust needs.
-fn shown(value: &str) -> String {
-    let inner = value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')'));
-    let value = inner.unwrap_or(if value == "None" { "off" } else { value });
-    value
-        .replace("Time { length: ", "")
-        .replace(", buckets: ", " in steps: ")
-        .replace(" }", "")
-        .replace("Bulkhead { limit: ", "")
-        .replace(", queue: None", "")
+/// What is being done with a circuit that is not closed.
+fn standing(o: &mut Object<'_>, snapshot: &Snapshot) {
+    o.field("retry_after_ms", snapshot.retry_after().map(milliseconds));
+    match snapshot.ramp() {
+        Some(stage) => o.object("ramp", |o| log::ramp(o, &stage)),
+        None => o.field("ramp", None::<u32>),
+    };
+    match snapshot.hold() {
+        Some(hold) => o.object("hold", |o| {
+            o.field("state", hold.forced.state().as_str()).field("reason", hold.reason.as_str());
+            o.field("expires_in_ms", hold.expires_in.map(milliseconds));
+        }),
+        None => o.field("hold", None::<u32>),
+    };
 }

@@ -109,6 +109,40 @@ test("of a keyed command the keys that are not well are named", () => visit(["--
   await page.locator("#alarm").waitFor({ state: "hidden" });
 }));
 
+test("a keyed command's page lists its keys, worst first, and one of them can be acted on", () => visit(["--keyed"], async (page, server) => {
+  const name = "partners.api";
+  await card(page, name).locator(".verge", { hasText: "3 keys, each with its own circuit" }).waitFor();
+  await card(page, name).locator(".rate", { hasText: /^[1-9]\d*\/s$/ }).waitFor();
+  await server.tell("fail partner-b");
+  await card(page, name).locator(".line", { hasText: "1 key not well" }).waitFor();
+  await card(page, name).locator(".name").click();
+  const rows = page.locator("#drawer [aria-label=Keys] tbody tr");
+  const row = (key) => rows.filter({ has: page.getByRole("button", { name: key, exact: true }) });
+  await row("partner-b").filter({ hasText: "probe in" }).waitFor();
+  const [key, state, rate, errors, , flight, next] = await rows.first().locator("th, td").allTextContents();
+  assert.deepEqual([key, state, flight], ["partner-b", "✕ Open", "0 / 32"]);
+  assert.match(rate, /^\d+\/s$/);
+  assert.match(errors, /^\d+ % \(\d+\)$/);
+  assert.match(next, /^probe in (\d s|a moment)$/);
+  assert.equal(await rows.count(), 3);
+  await server.tell("heal partner-b");
+  await row("partner-b").filter({ hasText: "✓ Closed" }).waitFor();
+
+  await row("partner-c").getByRole("button").press("Enter");
+  await page.locator("#drawer .buttons", { hasText: "Key partner-c:" }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "partner-c", "the focus stays");
+  await page.getByRole("button", { name: "Force open …" }).click();
+  await page.locator("#action-title", { hasText: `Force open: ${name}[partner-c]` }).waitFor();
+  await page.getByLabel("Reason").fill("they asked for it");
+  await page.locator("#action-go").click();
+  await rows.first().filter({ hasText: /partner-c.*Forced open.*“they asked for it”, for 15 min/ }).waitFor();
+  await page.locator("#drawer .log li", { hasText: "partner-c: Forced open by an operator until" }).waitFor();
+  await page.getByRole("button", { name: "Lift the override …" }).click();
+  await page.getByLabel("Reason").fill("they have it");
+  await page.locator("#action-go").click();
+  await row("partner-c").filter({ hasText: "✓ Closed" }).waitFor();
+}));
+
 test("a circuit is forced open with a reason, which everybody sees, and it ends by itself", () => visit([], async (page) => {
   const name = "pricing.quote";
   await inState(page, name, "closed");

@@ -31,6 +31,21 @@ const ACTIONS = {
   reset: { word: "Reset", what: "Closes the circuit and forgets what it has seen.", expires: false },
 };
 
+/** Every kind of event: a word for it, and where the server's text leaves something to wish for, a better one. */
+const KINDS = {
+  transition: { word: "circuit", text: (event) => `${STATES[event.from].word} → ${STATES[event.to].word}. ${explain(event)}` },
+  override_set: { word: "override", text: ({ state, until, reason }) => `${STATES[state].word} by an operator${until === null ? "" : ` until ${clock(until)}`}: ${reason}` },
+  override_cleared: { word: "override", text: ({ state, expired, reason }) => `${STATES[state].word} ${expired ? "ran out" : "was lifted"} (it was: ${reason})` },
+  reconfigured: { word: "settings", text: ({ changes }) => changes.map(({ field, before, after }) => `${field} is ${after}, was ${before}`).join("; ") || "nothing changed" },
+  reload_rejected: { word: "settings refused" },
+  limit_adapted: { word: "limit" },
+  timeout_adapted: { word: "timeout" },
+  lease_expired: { word: "probe" },
+  ramp_stage: { word: "recovery" },
+  missed: { word: "log" },
+  action: { word: "operator" },
+};
+
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const number = (n) => (n < 10_000 ? whole.format(n) : compact.format(n));
@@ -85,16 +100,18 @@ function began({ state, opening, hold, since, keys }) {
   return opening && !hold ? opening.at : since;
 }
 
+const recovery = ({ number, of, share }) => `coming back, stage ${number} of ${of}: ${percent(share)} of calls`;
+
 /** What is being done about a command that is not well. */
 function remedy(command) {
-  const { second, hold, state } = command;
+  const { second, hold, state, ramp } = command;
   const parts = [];
   if (hold) parts.push(hold.expires_in_ms === null ? "held until it is lifted" : `the hold ends in ${span(hold.expires_in_ms)}`);
   if (state === "open") {
     const wait = command.retry_after_ms;
     parts.push(wait === null ? "waiting" : `next probe in ${wait < 1000 ? "a moment" : span(wait)}`);
   }
-  if (state === "half_open") parts.push("the next call is a probe and decides");
+  if (state === "half_open") parts.push(ramp ? recovery(ramp) : "the next call is a probe and decides");
   if (command.reopenings > 0) parts.push(`probes have failed ${plural(command.reopenings, "time")}`);
   if (second.refused > 0) parts.push(`${number(second.refused)}/s refused`);
   if (second.served > 0) parts.push(`fallbacks answer ${number(second.served)}/s`);
@@ -104,8 +121,9 @@ function remedy(command) {
 
 /** How near a closed circuit is to opening. */
 function verge(command) {
-  const { health } = command;
+  const { health, keys_total: keys } = command;
   if (command.state !== "closed") return "";
+  if (keys !== null) return keys === 0 ? "no keys yet, each will have its own circuit" : `${plural(keys, "key")}, each with its own circuit`;
   if (health.threshold === null) {
     return health.consecutive_failures === null ? "never opens by itself" : `opens after ${plural(health.consecutive_failures, "error")} in a row`;
   }
@@ -285,6 +303,7 @@ function cardParts(root) {
   return parts;
 }
 
+const inFlight = (now, limit, queued) => `${number(now)} / ${limit === null ? "∞" : number(limit)}${queued ? ` + ${number(queued)} waiting` : ""}`;
 const sum = (list) => list.reduce((total, n) => total + n, 0);
 
 function drawCard(command) {
@@ -319,7 +338,7 @@ function drawCard(command) {
   write(parts.errors, percent(data.error_rate));
   mark(parts.errors, "class", data.error_rate > 0 ? "bad" : null);
   for (const p of ["p50", "p95", "p99"]) write(parts[p], latency(data.latency[`${p}_us`]));
-  write(parts.flight, `${number(data.in_flight)} / ${data.limit === null ? "∞" : number(data.limit)}${data.queued ? ` + ${number(data.queued)} waiting` : ""}`);
+  write(parts.flight, inFlight(data.in_flight, data.limit, data.queued));
 }
 
 const trouble = ({ data, recent }) => {
@@ -415,10 +434,16 @@ function drawSickItem(item, data) {
 
 function eventItem(event, withName = true) {
   const state = event.to ?? event.state ?? "";
-  const told = event.report ? `${event.command}${event.key ? `[${event.key}]` : ""}: ${STATES[event.from].word} → ${STATES[event.to].word}. ${explain(event)}` : event.text;
-  const text = withName || !event.command ? told : told.replace(`${event.command}: `, "");
+  const { word, text: tell } = KINDS[event.kind];
+  const subject = `${event.command}${event.key === null ? "" : `[${event.key}]`}: `;
+  const told = tell ? `${subject}${tell(event)}` : event.text;
+  // On a command's own page its name is known, but not which key.
+  const text = withName || !told.startsWith(subject) ? told : `${event.key === null ? "" : `${event.key}: `}${told.slice(subject.length)}`;
   const glyph = event.kind === "action" ? "☞" : STATES[state]?.glyph ?? "·";
-  const line = [el("time", { datetime: new Date(event.at).toISOString(), text: clock(event.at) }), el("span", { class: "glyph", "aria-hidden": "true", text: glyph }), el("span", { class: "text", text })];
+  const line = [
+    el("time", { datetime: new Date(event.at).toISOString(), text: clock(event.at) }), el("span", { class: "glyph", "aria-hidden": "true", text: glyph }),
+    el("span", { class: "kind", text: word }), el("span", { class: "text", text }),
+  ];
   if (!event.report) return el("li", { "data-state": state, class: "entry" }, ...line);
   return el("li", { "data-state": state, class: "entry" },
     el("details", { "data-event": event.id }, el("summary", {}, ...line), reportTable(event)));
@@ -486,20 +511,21 @@ function drawerParts(command) {
   const part = (title, ...content) => el("section", {}, el("h3", { text: title }), ...content);
   const parts = {
     state: el("span", { class: "state" }), since: el("span", { class: "since" }), why: el("p", { class: "why" }), remedy: el("p", { class: "remedy" }),
-    actions: el("div", { class: "buttons" }), calls: el("div", { class: "chart" }), latency: el("div", { class: "chart" }), flight: el("div", { class: "chart" }),
+    actions: el("div", { class: "buttons" }), keys: el("tbody"), moreKeys: el("p", { class: "faint" }), calls: el("div", { class: "chart" }), latency: el("div", { class: "chart" }), flight: el("div", { class: "chart" }),
     timeline: el("div", { class: "chart" }), histogram: el("div", { class: "chart" }), lifetime: el("dl", { class: "report" }),
     config: el("tbody"), events: el("ol", { class: "log" }), noEvents: el("p", { class: "empty", text: "None since this page's server began to watch." }),
   };
   const header = (...titles) => el("thead", {}, el("tr", {}, ...titles.map((text) => el("th", { scope: "col", text }))));
+  const table = (label, titles, body) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {}, header(...titles), body));
   drawer.replaceChildren(
     el("div", { class: "drawer-head" },
       el("div", {}, el("span", { class: "group", text: command.group ?? "" }), el("h2", { id: "drawer-title", text: command.name })),
       el("button", { type: "button", class: "quiet", "aria-label": "Close", text: "✕", onclick: () => drawer.close() })),
     el("p", {}, parts.state, " ", parts.since), parts.why, parts.remedy, parts.actions,
+    ...(command.keys_total === null ? [] : [part("Keys, worst first", table("Keys", KEY_COLUMNS, parts.keys), parts.moreKeys)]),
     part("State", parts.timeline), part("Calls per second", parts.calls), part("Latency", parts.latency), part("In flight", parts.flight),
     part("How long calls take now", parts.histogram), part("Events", parts.noEvents, parts.events),
-    part("Configuration in force", el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Configuration" },
-      el("table", {}, header("Setting", "Value", "Default", "Source"), parts.config))),
+    part("Configuration in force", table("Configuration", ["Setting", "Value", "Default", "Source"], parts.config)),
     part("Since the command was built", parts.lifetime));
   return parts;
 }
@@ -511,9 +537,10 @@ function drawDrawer(mine, detail) {
   mark(drawer, "data-state", command.state);
   write(parts.state, `${STATES[command.state].glyph} ${STATES[command.state].word}`);
   write(parts.since, `since ${clock(began(command))}, for ${span(detail.now - began(command))}`);
-  write(parts.why, command.hold ? `An operator: “${command.hold.reason}”` : command.opening ? `Opened at ${clock(command.opening.at)}. ${explain(command.opening)}.` : "");
+  write(parts.why, command.hold ? `An operator: “${command.hold.reason}”` : command.opening ? `Opened at ${clock(command.opening.at)}. ${explain(command.opening)}.` : unwellKeys(command));
   write(parts.remedy, command.state === "closed" ? verge(command) : remedy(command));
-  drawActions(parts.actions, command);
+  drawActions(parts.actions, mine, detail);
+  drawKeys(parts, mine, detail);
 
   const seconds = reach(history.ok);
   parts.timeline.replaceChildren(timelineChart(detail, seconds), ago(seconds));
@@ -541,6 +568,38 @@ function drawDrawer(mine, detail) {
     el("td", { text: setting.changed_at === null ? setting.source : `${setting.source}, ${clock(setting.changed_at)}` }))));
   parts.lifetime.replaceChildren(...Object.entries(detail.lifetime).map(([outcome, n]) =>
     el("div", {}, el("dt", { text: OUTCOMES[outcome] ?? outcome }), el("dd", { text: whole.format(n) }))));
+}
+
+const KEY_COLUMNS = ["Key", "State", "Calls", "Errors", "p99", "In flight", "What next"];
+
+/** The circuits of a keyed command. With the right to act, a key can be chosen to act on. */
+function drawKeys(parts, mine, { command, keys }) {
+  const focused = parts.keys.contains(document.activeElement) ? document.activeElement.textContent : null;
+  parts.keys.replaceChildren(...keys.map((circuit) => el("tr", { "data-state": circuit.state }, el("th", { scope: "row" }, keyName(mine, circuit.key)),
+    ...keyFacts(circuit).map((text, at) => el("td", { class: at === 0 ? "state" : null, text })))));
+  if (focused !== null) [...parts.keys.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+  const more = command.keys_total - keys.length;
+  write(parts.moreKeys, command.keys_total === 0 ? "None has been used yet." : more > 0 ? `And ${plural(more, "key")} that ${more === 1 ? "is" : "are"} no worse.` : "");
+}
+
+function keyName(mine, key) {
+  if (model.actions !== "allowed") return key;
+  const choose = () => {
+    mine.key = mine.key === key ? null : key;
+    refreshDrawer();
+  };
+  return el("button", { type: "button", class: "name", "aria-pressed": String(mine.key === key), title: "Act on this key", text: key, onclick: choose });
+}
+
+function keyFacts({ state, rate, calls, errors, error_rate: share, p99_us: p99, in_flight: flight, limit, queued, retry_after_ms: wait, ramp, hold }) {
+  const next = {
+    open: wait === null ? "waiting" : `probe in ${wait < 1000 ? "a moment" : span(wait)}`,
+    half_open: ramp ? recovery(ramp) : "the next call is a probe",
+  }[state] ?? (hold ? `“${hold.reason}”${hold.expires_in_ms === null ? "" : `, for ${span(hold.expires_in_ms)}`}` : "");
+  return [
+    `${STATES[state].glyph} ${STATES[state].word}`, rate === null ? number(calls) : `${number(Math.round(rate))}/s`,
+    errors === 0 ? percent(share) : `${percent(share)} (${number(errors)})`, latency(p99), inFlight(flight, limit, queued), next,
+  ];
 }
 
 const [WIDE, HIGH, SECONDS] = [600, 90, 600];
@@ -605,15 +664,17 @@ function histogram(buckets) {
 
 // ---- actions ----
 
-function drawActions(node, command) {
-  const possible = command.hold ? ["clear", "force_open", "force_closed", "reset"] : ["force_open", "force_closed", "reset"];
-  const wanted = model.actions === "off" ? "" : `${model.actions} ${possible}`;
+function drawActions(node, { key = null }, { command, keys }) {
+  const circuit = key === null ? command : keys.find((circuit) => circuit.key === key);
+  const possible = circuit?.hold ? ["clear", "force_open", "force_closed", "reset"] : ["force_open", "force_closed", "reset"];
+  const wanted = model.actions === "off" ? "" : `${model.actions} ${possible} ${key}`;
   if (node.dataset.drawn === wanted) return;
   node.dataset.drawn = wanted;
   node.replaceChildren();
   if (wanted === "") return;
+  if (command.keys_total !== null) node.append(el("span", { class: "faint", text: key === null ? "The circuit of keys without room:" : `Key ${key}:` }));
   for (const action of possible) {
-    node.append(el("button", { type: "button", class: "quiet", text: `${ACTIONS[action].word} …`, disabled: model.actions !== "allowed", onclick: () => ask(action, command) }));
+    node.append(el("button", { type: "button", class: "quiet", text: `${ACTIONS[action].word} …`, disabled: model.actions !== "allowed", onclick: () => ask(action, command, key) }));
   }
   if (model.actions !== "allowed") node.append(el("span", { class: "faint", text: "You may look, but not act." }));
 }
@@ -621,10 +682,10 @@ function drawActions(node, command) {
 const dialog = $("action");
 let asked = null;
 
-function ask(action, { id, name }) {
-  asked = { action, id, name };
+function ask(action, { id, name }, key) {
+  asked = { action, id, name, key };
   const { word, what, expires } = ACTIONS[action];
-  $("action-title").textContent = `${word}: ${name}`;
+  $("action-title").textContent = `${word}: ${name}${key === null ? "" : `[${key}]`}`;
   $("action-what").textContent = what;
   $("action-go").textContent = word;
   $("action-expiry-row").hidden = !expires;
@@ -642,8 +703,8 @@ async function act() {
     $("action-reason").focus();
     return;
   }
-  const { action, id, name } = asked;
-  const order = { action, id, command: name, reason };
+  const { action, id, name, key } = asked;
+  const order = { action, id, command: name, key, reason };
   if (ACTIONS[action].expires) order.expires_in_seconds = Number($("action-expiry").value);
   $("action-go").disabled = true;
   try {
