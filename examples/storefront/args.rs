@@ -12,7 +12,7 @@ Options:
       --rate <PAGES>                 Pages asked for per second, 50 to 300 [default: 100]
       --seed <NUMBER>                Seed of the suppliers' latencies and errors [default: 1]
       --metrics-port <PORT>          Port of /metrics [default: any that is free]
-      --dashboard-port <PORT>        Port of the dashboard [default: any that is free]
+      --dashboard-port <PORT>        Port of the dashboard and /hystrix.stream [default: any that is free]
       --prices-port <PORT>           Port of the prices supplier [default: any that is free]
       --stock-port <PORT>            Port of the stock supplier [default: any that is free]
       --recommendations-port <PORT>  Port of the recommendations supplier [default: any that is free]

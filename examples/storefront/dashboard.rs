@@ -1,4 +1,5 @@
-//! The page on which the circuits can be watched, on loopback: what a service mounts behind its other internal pages.
+//! The page on which the circuits can be watched, and beside it the stream for Hystrix's own page, on loopback: what a
+//! service mounts behind its other internal pages.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,6 +7,8 @@ use std::time::Duration;
 
 use fusebox::Registry;
 use fusebox::dashboard::{Dashboard, Peer};
+use fusebox::hystrix_stream::Handler;
+use futures::future::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,20 +24,25 @@ pub(crate) async fn serve(port: u16) -> io::Result<SocketAddr> {
     })?;
     let address = listener.local_addr()?;
     let dashboard = Dashboard::builder(Registry::global()).enable_actions().build();
+    let stream = Handler::new(Registry::global());
     tokio::spawn(async move {
         loop {
-            let Ok((stream, peer)) = listener.accept().await else {
+            let Ok((connection, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let dashboard = dashboard.clone();
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                // It lets in whom it knows to be at this machine, and only the accept loop can tell.
-                request.extensions_mut().insert(Peer(peer));
-                dashboard.clone().call(request)
+            let (dashboard, stream) = (dashboard.clone(), stream.clone());
+            let service = service_fn(move |mut request: Request<Incoming>| match request.uri().path() {
+                // The second is where Hystrix's page looks for it.
+                "/hystrix.stream" | "/proxy.stream" => Either::Left(stream.clone().call(request)),
+                _ => {
+                    // It lets in whom it knows to be at this machine, and only the accept loop can tell.
+                    request.extensions_mut().insert(Peer(peer));
+                    Either::Right(dashboard.clone().call(request))
+                }
             });
             // A browser that goes away is its own business.
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
         }
     });
     Ok(address)

@@ -16,7 +16,7 @@ pub(crate) fn prologue(args: &Args, metrics: SocketAddr, dashboard: SocketAddr) 
     format!(
         "storefront: {} faults of three suppliers in {:.1} s, first without commands, then with\n\
          {} pages per second, each with a deadline of {DEADLINE:?}; seed {}\n\
-         dashboard: http://{dashboard}/\n\
+         dashboard: http://{dashboard}/ (and hystrix.stream)\n\
          metrics: http://{metrics}/metrics\n",
         STORY.len(),
         args.pace.of(LENGTH).as_secs_f64(),

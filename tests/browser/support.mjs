@@ -11,8 +11,9 @@ import { chromium } from "playwright-core";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const target = process.env.CARGO_TARGET_DIR ?? path.join(root, "target");
 
-/** The built example. Whoever runs these tests builds it first; `.ci/run` does. */
+/** The built examples. Whoever runs these tests builds them first; `.ci/run` does. */
 const program = process.env.FUSEBOX_DASHBOARD ?? path.join(target, "release", "examples", "dashboard");
+const storefront = process.env.FUSEBOX_STOREFRONT ?? path.join(target, "release", "examples", "storefront");
 
 /** The example, running. */
 export class Server {
@@ -45,6 +46,33 @@ export class Server {
     this.child.stdin.write(`${order}\n`);
     const answer = await this.line();
     if (answer !== `${order}: done`) throw new Error(answer);
+  }
+
+  async stop() {
+    this.child.kill();
+    await this.ended;
+  }
+}
+
+/** The storefront, which plays its story once and then goes on serving. */
+export class Storefront {
+  static async start() {
+    const child = spawn(storefront, ["--short", "--plain", "--keep"], { stdio: ["ignore", "pipe", "inherit"] });
+    const store = new Storefront();
+    store.ended = new Promise((resolve) => child.once("close", resolve));
+    const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    const find = async (pattern) => {
+      for (;;) {
+        const { value, done } = await lines.next();
+        if (done) throw new Error(`${storefront} ended; is it built?`);
+        const found = value.match(pattern);
+        if (found) return found[1];
+      }
+    };
+    store.child = child;
+    store.url = await find(/^dashboard: (\S+)/);
+    store.toldTheStory = find(/(stay up until ctrl-c)/);
+    return store;
   }
 
   async stop() {
