@@ -28,6 +28,7 @@
 //! # }
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod adaptive;
