@@ -533,6 +533,37 @@ fn a_key_has_latencies_only_if_they_are_wanted() {
     assert_eq!((latency(Keys::up_to(1)), latency(Keys::up_to(1).latencies())), (false, true));
 }
 
+// ---- all together ----
+
+#[test]
+fn what_was_counted_stays_counted_when_its_key_is_gone() {
+    let hosts = up_to(2);
+    succeed(&hosts.get(&1));
+    fail(&hosts.get(&2));
+    succeed(&hosts.get(&3));
+    assert_eq!((hosts.stats().evictions, hosts.find(&1).is_none()), (1, true));
+    assert_eq!(calls(hosts.overflow()), 0, "the shared circuit had none of them");
+    assert!(hosts.remove(&2));
+    let all = hosts.snapshot();
+    assert_eq!((all.lifetime().get("success"), all.lifetime().get("failure")), (2, 1));
+    assert_eq!((all.window().total(), all.limit()), (1, Some(200)), "the window is of those that are there");
+}
+
+#[test]
+fn the_worst_keys_come_first() {
+    let hosts: Keyed<u32> = builder().breaker(in_a_row(3)).keyed(Keys::up_to(8)).expect("a good configuration");
+    for (key, errors) in [(1, 0), (2, 2), (3, 1), (6, 3)] {
+        succeed(&hosts.get(&key));
+        (0..errors).for_each(|_| fail(&hosts.get(&key)));
+    }
+    hosts.get(&4).force_open("a drill", None);
+    hosts.get(&5).force_closed("a drill", None);
+    let keys = |most| -> Vec<_> { hosts.worst(most).iter().filter_map(|key| key.key()?.parse().ok()).collect() };
+    assert_eq!(keys(usize::MAX), [6, 4, 5, 2, 3, 1]);
+    assert_eq!((keys(2), keys(0)), (vec![6, 4], vec![]));
+    assert_eq!(hosts.worst(1)[0].window().errors(), 3);
+}
+
 #[test]
 fn handles_outlive_the_map() {
     let hosts = up_to(2);

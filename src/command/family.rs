@@ -11,6 +11,7 @@ use std::task::Waker;
 use super::core::Core;
 use super::persistence::Persistence;
 use super::roster::Roster;
+use super::snapshot::Totals;
 use crate::breaker::state::State;
 use crate::config::{Config, Settings};
 use crate::error::ConfigError;
@@ -40,6 +41,13 @@ pub(crate) struct Enacted {
 /// Gives all circuits of a family. No user code: it is called under a lock.
 pub(crate) type Circuits = Box<dyn Fn() -> Vec<Arc<Core>> + Send + Sync>;
 
+/// What a family has that may have many circuits.
+struct Many {
+    circuits: Circuits,
+    /// What was counted in circuits that are gone.
+    gone: Mutex<Totals>,
+}
+
 pub(crate) struct Family {
     pub(crate) name: Name,
     pub(crate) group: Option<Name>,
@@ -63,8 +71,8 @@ pub(crate) struct Family {
     delivering: Mutex<()>,
     /// How often the configuration has changed: a circuit that was being made meanwhile looks.
     version: AtomicU64,
-    /// All its circuits, where there can be more than one.
-    circuits: OnceLock<Circuits>,
+    /// Where there can be more than one circuit.
+    many: OnceLock<Box<Many>>,
     roster: Arc<Roster>,
     /// Its place on the roster, once it has one: what tells it from others there, also of the same name.
     pub(crate) place: OnceLock<u64>,
@@ -102,7 +110,7 @@ impl Family {
             pending: Mutex::new(VecDeque::new()),
             delivering: Mutex::new(()),
             version: AtomicU64::new(0),
-            circuits: OnceLock::new(),
+            many: OnceLock::new(),
             roster,
             place: OnceLock::new(),
         };
@@ -116,12 +124,25 @@ impl Family {
 
     /// Says that this family may have many circuits, and where they are.
     pub(crate) fn set_circuits(&self, circuits: Circuits) {
-        let _only_once = self.circuits.set(circuits);
+        let _only_once = self.many.set(Box::new(Many { circuits, gone: Mutex::default() }));
     }
 
     /// All its circuits; none for a family of one.
     pub(crate) fn circuits(&self) -> Vec<Arc<Core>> {
-        self.circuits.get().map(|circuits| circuits()).unwrap_or_default()
+        self.many.get().map(|many| (many.circuits)()).unwrap_or_default()
+    }
+
+    /// Keeps what was counted in a circuit that goes.
+    pub(crate) fn retire(&self, core: &Core) {
+        if let Some(many) = self.many.get() {
+            let totals = Totals::of(core, Stamp::now());
+            many.gone.lock().add(&totals);
+        }
+    }
+
+    /// What was counted in circuits that are gone.
+    pub(super) fn gone(&self) -> Totals {
+        self.many.get().map(|many| many.gone.lock().clone()).unwrap_or_default()
     }
 
     // ---- configuration ----
@@ -223,7 +244,7 @@ impl Family {
 
     fn tell(&self, event: &Event) {
         if let Event::Transition(transition) = event {
-            let alone = self.circuits.get().is_none();
+            let alone = self.many.get().is_none();
             self.meter.transition(transition.from, transition.to, transition.cause.as_str(), alone);
         }
         match event {

@@ -29,6 +29,7 @@ impl<C> Command<C> {
         let circuits = self.circuits_of_keys();
         let now = Stamp::now();
         circuits.iter().flatten().for_each(|core| overview.add(core, now));
+        overview.add_totals(&self.core().family.gone());
         (overview, circuits.map(|circuits| circuits.len()))
     }
 

@@ -85,6 +85,27 @@ pub struct FallbackCounts {
     pub in_flight: usize,
 }
 
+/// What is counted over the life of a circuit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    lifetime: Counts,
+    late: u64,
+    fallbacks: FallbackCounts,
+}
+
+impl Totals {
+    pub(super) fn of(core: &Core, now: Stamp) -> Self {
+        let view = core.circuit.view(now);
+        Self { lifetime: view.lifetime, late: view.late, fallbacks: FallbackCounts::of(&core.fallbacks) }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.lifetime.add(&other.lifetime);
+        self.late += other.late;
+        self.fallbacks.add(other.fallbacks);
+    }
+}
+
 impl FallbackCounts {
     fn of(fallbacks: &Fallbacks) -> Self {
         Self {
@@ -142,6 +163,13 @@ impl Snapshot {
             attempts: core.family.persistence.counts(now),
             config,
         }
+    }
+
+    /// Adds what was counted in circuits that are gone.
+    pub(super) fn add_totals(&mut self, gone: &Totals) {
+        self.lifetime.add(&gone.lifetime);
+        self.late += gone.late;
+        self.fallbacks.add(gone.fallbacks);
     }
 
     /// Adds the figures of another circuit of the family: whatever is counted, and what is longest. Attempts are counted

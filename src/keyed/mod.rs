@@ -82,7 +82,7 @@ impl Keys {
 ///
 /// There are never more circuits than [`Keys::limit`], and one more that is shared. A new key takes the room of one that
 /// is idle: closed, without an override, no call in flight or waiting, and nobody holding a handle of it. Among 8 such,
-/// the one that was not looked up for longest goes, and what was counted for it goes too. If none of 64 that are looked
+/// the one that was not looked up for longest goes, and its figures go too. If none of 64 that are looked
 /// at is idle, the key gets the shared circuit, and is tried anew with the next lookup. An open circuit is never taken
 /// out: whoever knows that a key is gone for good can [remove](Self::remove) it.
 ///
@@ -189,7 +189,13 @@ impl<K, C> Keyed<K, C> {
     {
         let hash = self.inner.hasher.hash_one(key);
         let found = self.inner.shards.find(hash, |entry| entry.is(key));
-        found.is_some_and(|entry| self.inner.shards.remove(hash, &entry))
+        found.is_some_and(|entry| {
+            let removed = self.inner.shards.remove(hash, &entry);
+            if removed {
+                self.inner.core().family.retire(entry.command.core());
+            }
+            removed
+        })
     }
 
     /// The circuits of all keys, in no order: of those that were there when it was called.
@@ -241,8 +247,9 @@ impl<K, C> Keyed<K, C> {
     }
 
     /// All circuits together: what is counted of each key is added up, limits included, and of ages and peaks there are
-    /// upper bounds. State, wait and override are those of the [circuit that keys share](Self::overflow). What was
-    /// counted for a key that made room for another is gone with it. Takes time in proportion to the number of keys.
+    /// upper bounds. State, wait and override are those of the [circuit that keys share](Self::overflow). Over the life of
+    /// the command it also counts what keys had counted that made room for others or were [removed](Self::remove). Takes
+    /// time in proportion to the number of keys.
     ///
     /// ```
     /// # use fusebox::{Command, Keyed, Keys};
@@ -313,7 +320,8 @@ impl<K, C> Inner<K, C> {
             family.meter.overflowed();
             return Arc::clone(&self.overflow);
         };
-        if gone.is_some() {
+        if let Some(gone) = &gone {
+            family.retire(gone.command.core());
             self.evictions.fetch_add(1, Ordering::Relaxed);
             family.meter.evicted();
         }

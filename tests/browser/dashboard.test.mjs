@@ -101,9 +101,10 @@ test("of a keyed command the keys that are not well are named", () => visit(["--
   await inState(page, name, "closed");
   await server.tell("fail partner-b");
   const alarm = page.locator("#sick li", { hasText: name });
-  await alarm.locator(".state", { hasText: "✕ 1 key" }).waitFor();
+  await alarm.locator(".state", { hasText: "✕ 1 of 3 keys" }).waitFor();
   await alarm.locator(".why", { hasText: /partner-b: The error rate reached 50 %/ }).waitFor();
   await card(page, name).locator(".line", { hasText: "1 key not well: partner-b" }).waitFor();
+  await card(page, name).locator(".state", { hasText: /^✕ 1 of 3 keys · \d+ s$/ }).waitFor();
   await page.locator("#events li", { hasText: `${name}[partner-b]: Closed → Open` }).first().waitFor();
   await server.tell("heal partner-b");
   await page.locator("#alarm").waitFor({ state: "hidden" });
@@ -260,8 +261,42 @@ test("search, filters and order narrow what is shown; a keyboard is enough", () 
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "pricing.quote", "the focus is back");
 }));
 
+test("each order is by what it says", async () => {
+  const server = await Server.start();
+  const { page } = await open(browser.context, server.url, {});
+  try {
+    await server.tell("slow mail.send");
+    await server.tell("fail payments.charge");
+    await inState(page, "payments.charge", "open");
+    // Nothing changes any more, so what is drawn is what was sorted by.
+    await server.stop();
+    await page.locator("#link-text", { hasText: "disconnected" }).waitFor();
+    const sorted = async (order) => {
+      await page.getByLabel("Sort").selectOption(order);
+      return page.locator(".card").evaluateAll((cards) => cards.map((card) => {
+        const facts = Object.fromEntries([...card.querySelectorAll(".facts > div")].map(({ children: [term, value] }) => [term.textContent, value.textContent]));
+        const [p99, unit] = facts.p99.split(" ");
+        const [now, limit] = facts["in flight"].split(" / ");
+        return { name: card.querySelector(".name").textContent, p99: p99 === "–" ? -1 : p99 * { "µs": 1, ms: 1e3, s: 1e6 }[unit], share: now / limit };
+      }));
+    };
+    const falls = (values) => values.every((value, at) => at === 0 || values[at - 1] >= value);
+    assert.equal((await sorted("trouble"))[0].name, "payments.charge");
+    const names = (await sorted("name")).map(({ name }) => name);
+    assert.deepEqual(names, [...names].sort());
+    const byLatency = await sorted("p99");
+    assert.ok(byLatency.length === 8 && falls(byLatency.map(({ p99 }) => p99)), JSON.stringify(byLatency));
+    assert.notEqual(byLatency[0].name, names[0]);
+    const bySaturation = await sorted("saturation");
+    assert.ok(falls(bySaturation.map(({ share }) => share)), JSON.stringify(bySaturation));
+  } finally {
+    await page.close();
+    await server.stop();
+  }
+});
+
 for (const scheme of ["light", "dark"]) {
-  test(`axe finds nothing, ${scheme}: cards, a command's page, the question before an action`, () => visit([], async (page, server) => {
+  test(`axe finds nothing, ${scheme}: cards, a command's page, the question before an action, keys`, () => visit(["--keyed"], async (page, server) => {
     await page.emulateMedia({ colorScheme: scheme });
     await server.tell("fail payments.charge");
     await server.tell("slow search.products");
@@ -283,6 +318,14 @@ for (const scheme of ["light", "dark"]) {
     await check("drawer");
     await page.getByRole("button", { name: "Force open …" }).click();
     await check("question");
+    await page.locator("#action-cancel").click();
+    await page.keyboard.press("Escape");
+    await server.tell("fail partner-b");
+    await card(page, "partners.api").locator(".state", { hasText: "1 of 3 keys" }).waitFor();
+    await card(page, "partners.api").locator(".name").click();
+    await page.locator("#drawer [aria-label=Keys] button").first().click();
+    await page.locator("#drawer .buttons", { hasText: "Key partner-b:" }).waitFor();
+    await check("keys");
   }));
 }
 

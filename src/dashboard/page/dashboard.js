@@ -55,7 +55,7 @@ const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : man
 function latency(us) {
   if (us === null || us === undefined) return "–";
   if (us < 1000) return `${us} µs`;
-  if (us < 10_000) return `${(us / 1000).toFixed(1)} ms`;
+  if (us < 9_950) return `${(us / 1000).toFixed(1)} ms`;
   if (us < 1_000_000) return `${Math.round(us / 1000)} ms`;
   return `${(us / 1_000_000).toFixed(us < 10_000_000 ? 1 : 0)} s`;
 }
@@ -93,6 +93,9 @@ const unwellKeys = ({ keys, keys_unwell: n }) => {
   const named = keys.map(({ key, state }) => `${key} (${STATES[state].word.toLowerCase()})`).join(", ");
   return n === 0 ? "" : `${plural(n, "key")} not well: ${named}${n > keys.length ? " and others" : ""}`;
 };
+
+/** Where the circuit that keys share is closed, and those of some keys are not. */
+const unwellCount = ({ state, keys_total: all, keys_unwell: n }) => (state !== "closed" || n === 0 ? "" : `✕ ${number(n)} of ${plural(Math.max(n, all), "key")}`);
 
 /** When trouble began: reopenings after failed probes are the same trouble still. */
 function began({ state, opening, hold, since, keys }) {
@@ -312,7 +315,8 @@ function drawCard(command) {
   const { parts } = card;
   const { glyph, word } = STATES[data.state];
   mark(card.root, "data-state", data.state);
-  write(card.state, data.state === "closed" ? `${glyph} ${word}` : `${glyph} ${word} · ${span(serverNow() - began(data))}`);
+  mark(card.root, "data-keys", unwellCount(data) === "" ? null : "unwell");
+  write(card.state, isWell(data) ? `${glyph} ${word}` : `${unwellCount(data) || `${glyph} ${word}`} · ${span(serverNow() - began(data))}`);
 
   const perSecond = data.rate ?? data.second.ok + data.second.failed + data.second.refused;
   write(parts.rate, `${number(Math.round(perSecond))}/s`);
@@ -418,7 +422,7 @@ function drawSickItem(item, data) {
   mark(item, "data-id", data.id);
   mark(item, "data-state", data.state === "closed" ? "open" : data.state);
   const ofKeys = data.state === "closed";
-  write(state, ofKeys ? `✕ ${plural(data.keys_unwell, "key")}` : `${STATES[data.state].glyph} ${STATES[data.state].word}`);
+  write(state, ofKeys ? unwellCount(data) : `${STATES[data.state].glyph} ${STATES[data.state].word}`);
   write(name, data.name);
   write(since, `since ${clock(began(data))}, for ${span(serverNow() - began(data))}`);
   if (ofKeys) {
@@ -535,7 +539,8 @@ function drawDrawer(mine, detail) {
   mine.parts ??= drawerParts(command);
   const { parts } = mine;
   mark(drawer, "data-state", command.state);
-  write(parts.state, `${STATES[command.state].glyph} ${STATES[command.state].word}`);
+  mark(drawer, "data-keys", unwellCount(command) === "" ? null : "unwell");
+  write(parts.state, unwellCount(command) || `${STATES[command.state].glyph} ${STATES[command.state].word}`);
   write(parts.since, `since ${clock(began(command))}, for ${span(detail.now - began(command))}`);
   write(parts.why, command.hold ? `An operator: “${command.hold.reason}”` : command.opening ? `Opened at ${clock(command.opening.at)}. ${explain(command.opening)}.` : unwellKeys(command));
   write(parts.remedy, command.state === "closed" ? verge(command) : remedy(command));
@@ -548,7 +553,8 @@ function drawDrawer(mine, detail) {
   parts.calls.replaceChildren(
     chart([["area refused", calls], ["area failed", history.ok.map((ok, i) => ok + history.failed[i])], ["area ok", history.ok]], (n) => `${number(n)}/s`),
     key([["ok", "succeeded"], ["failed", "failed"], ["refused", "refused"]]));
-  parts.latency.replaceChildren(
+  if (history.p99_us.every((us) => us === 0)) parts.latency.replaceChildren(el("p", { class: "empty", text: "None was measured." }));
+  else parts.latency.replaceChildren(
     chart([["curve p99", history.p99_us], ["curve p50", history.p50_us]], latency, command.timeout_ms === null ? null : command.timeout_ms * 1000),
     key([["p99", "p99"], ["p50", "p50"], ...(command.timeout_ms === null ? [] : [["limit", `timeout ${latency(command.timeout_ms * 1000)}`]])]));
   parts.flight.replaceChildren(
