@@ -56,7 +56,7 @@ fuzz() {
     done
 }
 
-# mutants [arguments]: ends with 2 if a mutant survives, with 3 if one never ends.
+# mutants [arguments]: ends with 2 if a mutant survives, with 3 if none does but some never end.
 mutants() {
     tool cargo-mutants 27.1.0
     FUSEBOX_MODEL_CASES="${FUSEBOX_MODEL_CASES:-400}" CARGO_TARGET_DIR="$targets/mutants" \

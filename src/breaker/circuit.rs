@@ -577,6 +577,19 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::breaker::config::Breaker;
+
+    #[test]
+    fn what_share_of_calls_gets_in_is_the_states_affair_or_the_stages() {
+        let mut view = unlocked::subject(Breaker::error_rate(0.5)).circuit.view(Stamp::from_nanos(0));
+        let passing = [State::Closed, State::ForcedClosed];
+        for state in State::ALL {
+            view.state = state;
+            assert_eq!(view.admitted_share(), if passing.contains(&state) { 1.0 } else { 0.0 }, "{state}");
+        }
+        view.stage = Some(RampStage { number: 1, of: 2, share: 0.25, ended: 0, failed: 0, slow: 0 });
+        assert_eq!(view.admitted_share(), 0.25);
+    }
 
     /// S4, X8: a late success ends no other generation's run, and a run that is as long as can be counted stays so.
     #[test]

@@ -13,16 +13,16 @@ use crate::window::flow::Entered;
 const WAIT: u64 = 1_000;
 const SLOW: u64 = 50;
 
-struct Subject {
+pub(super) struct Subject {
     flow: Arc<Flow>,
-    circuit: Circuit,
+    pub(super) circuit: Circuit,
 }
 
 fn at(nanos: u64) -> Stamp {
     Stamp::from_nanos(nanos)
 }
 
-fn subject(breaker: Breaker) -> Subject {
+pub(super) fn subject(breaker: Breaker) -> Subject {
     let breaker = breaker.jitter(0.0).open_for(Duration::from_nanos(WAIT));
     let flow = Arc::new(Flow::new(64));
     let circuit = Circuit::new(at(0), Arc::new(breaker.check(&mut Problems::default())), Arc::clone(&flow), || 0.5);
