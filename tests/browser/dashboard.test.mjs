@@ -105,6 +105,8 @@ test("of a keyed command the keys that are not well are named", () => visit(["--
   await alarm.locator(".why", { hasText: /partner-b: The error rate reached 50 %/ }).waitFor();
   await card(page, name).locator(".line", { hasText: "1 key not well: partner-b" }).waitFor();
   await card(page, name).locator(".state", { hasText: /^✕ 1 of 3 keys · \d+ s$/ }).waitFor();
+  await page.locator("#announcer p", { hasText: `${name}: 1 key not well: partner-b (open)` }).waitFor({ state: "attached" });
+  assert.equal(await page.locator(".card .name").first().textContent(), name);
   await page.locator("#events li", { hasText: `${name}[partner-b]: Closed → Open` }).first().waitFor();
   await server.tell("heal partner-b");
   await page.locator("#alarm").waitFor({ state: "hidden" });

@@ -210,7 +210,7 @@ function follow(message, isSnapshot) {
       command.card = newCard(command, data);
       model.commands.set(data.id, command);
     }
-    const before = command.data?.state;
+    const before = command.data;
     command.data = data;
     if (data.recent) command.recent = data.recent;
     else if (isNext) {
@@ -219,7 +219,7 @@ function follow(message, isSnapshot) {
         if (command.recent[kind].length > HISTORY) command.recent[kind].shift();
       }
     }
-    if (before !== data.state) {
+    if (!before || rank(before) !== rank(data)) {
       view.reordered = 0;
       if (before && !isSnapshot) announce(data);
     }
@@ -241,7 +241,8 @@ function follow(message, isSnapshot) {
 
 function announce(data) {
   const reason = data.state === "open" && data.opening ? `: ${data.opening.cause_text}` : "";
-  $("announcer").append(el("p", { text: `${data.name} is now ${STATES[data.state].word.toLowerCase()}${reason}` }));
+  const ofKeys = unwellCount(data) === "" ? "" : unwellKeys(data);
+  $("announcer").append(el("p", { text: `${data.name}${ofKeys ? `: ${ofKeys}` : ` is now ${STATES[data.state].word.toLowerCase()}${reason}`}` }));
   while ($("announcer").childElementCount > 5) $("announcer").firstElementChild.remove();
 }
 
