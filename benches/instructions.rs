@@ -91,7 +91,7 @@ fn success(command: Command) -> Command {
 }
 
 #[library_benchmark]
-#[bench::call(args = (observed()), config = at_most(628))]
+#[bench::call(args = (observed()), config = at_most(659))]
 fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -> (PrometheusRecorder, Command) {
     metrics::with_local_recorder(&recorder, || {
         (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -132,7 +132,7 @@ fn failure_with_fallback(command: Command) -> Command {
 }
 
 #[library_benchmark]
-#[bench::call(args = (shut()), config = at_most(271))]
+#[bench::call(args = (shut()), config = at_most(264))]
 fn refused_open(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
