@@ -4,10 +4,11 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use super::prove;
 use super::slots::{capacity, is_granted, release_elsewhere, slots};
+use super::{ever, prove};
 use crate::bulkhead::Slots;
-use crate::window::flow::LaneId;
+use crate::sync::plant;
+use crate::window::flow::{Flow, LaneId};
 
 /// How many hold a slot, counted by those who do.
 type Holders = Arc<AtomicU32>;
@@ -108,4 +109,36 @@ fn a_limit_that_was_lowered_holds_in_every_lane() {
         slots.release(held);
         assert_eq!(slots.in_flight(), u32::from(entered));
     });
+}
+
+/// Whether a call that meets another in a crowd ever hears of it.
+fn is_heard(call: fn(&Flow) -> bool) -> bool {
+    ever(move || {
+        let flow = Arc::new(Flow::new(Flow::UNLIMITED));
+        flow.crowd();
+        let other = {
+            let flow = Arc::clone(&flow);
+            thread::spawn(move || call(&flow))
+        };
+        call(&flow) | other.join().unwrap()
+    })
+}
+
+/// Be it when it leaves or when it is refused. Without it no command would ever be split.
+#[test]
+fn who_meets_another_hears_of_the_crowd() {
+    let calls: [fn(&Flow) -> bool; 2] = [
+        |flow| {
+            flow.try_enter();
+            flow.leave_good(LaneId::FIRST, 0).is_some_and(|left| left.crowded)
+        },
+        |flow| flow.refuse(0),
+    ];
+    for call in calls {
+        assert!(is_heard(call));
+        plant("deaf");
+        let heard = is_heard(call);
+        plant("");
+        assert!(!heard, "the model does not see the bug `deaf`");
+    }
 }

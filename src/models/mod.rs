@@ -16,7 +16,7 @@ mod slots;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::sync::plant;
@@ -33,6 +33,19 @@ fn prove(bugs: &[&'static str], model: impl Fn() + Sync + Send + Copy + 'static)
         plant("");
         assert!(failed, "the model does not see the bug `{bug}`");
     }
+}
+
+/// Whether the model is true in some execution.
+fn ever(model: impl Fn() -> bool + Sync + Send + 'static) -> bool {
+    // Not loom's, which would begin anew with each.
+    let seen = Arc::new(AtomicBool::new(false));
+    let see = Arc::clone(&seen);
+    explore(move || {
+        if model() {
+            see.store(true, Ordering::Relaxed);
+        }
+    });
+    seen.load(Ordering::Relaxed)
 }
 
 /// Runs every execution, and says how many there were.

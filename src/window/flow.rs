@@ -232,7 +232,8 @@ impl Flow {
 
     #[cold]
     fn is_crowded(&self) -> bool {
-        self.more.get().is_none() && self.meetings.load(Ordering::Relaxed) >= CROWD && self.lanes_wanted() > 1
+        let is_crowd = self.more.get().is_none() && self.meetings.load(Ordering::Relaxed) >= CROWD;
+        is_crowd && self.lanes_wanted() > 1 && !seeded("deaf")
     }
 
     /// As many lanes as there are processors and the limit has shares for.

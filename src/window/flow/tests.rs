@@ -1,7 +1,6 @@
 use std::thread;
 
 use super::*;
-use crate::sync::AtomicBool;
 
 fn widened(limit: u32, lanes: usize) -> Flow {
     let flow = Flow::new(limit);
@@ -91,30 +90,6 @@ fn no_call_begins_in_the_first_lane_where_there_are_more() {
     let flow = widened(64, 2);
     let homes = || thread::scope(|scope| scope.spawn(|| flow.home()).join().expect("a lane"));
     assert!((0..20).all(|_| [LaneId(1), LaneId(2)].contains(&homes())));
-}
-
-/// One that meets another in a crowd hears of it, be it when it leaves or when it is refused.
-#[test]
-fn who_meets_another_hears_of_the_crowd() {
-    let flow = Flow::new(Flow::UNLIMITED);
-    flow.crowd();
-    let calls: [fn(&Flow) -> bool; 2] = [
-        |flow| {
-            flow.try_enter();
-            flow.leave_good(LaneId::FIRST, 0).is_some_and(|left| left.crowded)
-        },
-        |flow| flow.refuse(0),
-    ];
-    for call in calls {
-        let heard = AtomicBool::new(false);
-        let hear = || (0..5_000_000).take_while(|_| !heard.load(Ordering::Relaxed)).any(|_| call(&flow));
-        let until_heard = || hear().then(|| heard.store(true, Ordering::Relaxed)).is_some();
-        let one_of_two = thread::scope(|scope| {
-            let other = scope.spawn(until_heard);
-            until_heard() | other.join().expect("it ends")
-        });
-        assert!(one_of_two || processors() == 1);
-    }
 }
 
 /// Only a call that has met another looks whether there is a crowd, and a calm one is no matter.
