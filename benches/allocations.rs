@@ -12,7 +12,7 @@ use std::time::Duration;
 use fusebox::{
     Breaker, Budget, Bulkhead, Classify, Command, Error, Guard, Hedge, Keyed, Keys, Registry, Retry, Verdict,
 };
-use support::counting::{Counting, counted};
+use support::counting::{Counting, counted, sizes};
 use support::{Answer, Down, PendingOnce, abandon, answer, done, full, narrow, now, open, second, tireless};
 use tokio::runtime::{self, Runtime};
 
@@ -85,6 +85,7 @@ fn main() -> ExitCode {
     commands(&mut report);
     keys(&mut report);
     futures(&mut report);
+    made_of();
     for broken in &report.broken {
         eprintln!("{broken}");
     }
@@ -212,6 +213,13 @@ fn commands(report: &mut Report) {
     let (built, used) = each("whole", &whole);
     report.aim_at("command with latencies, built", 4096, built);
     report.aim_at("command with latencies, used", 4096, used);
+}
+
+/// Where the bytes of a command are.
+fn made_of() {
+    let (command, built) = sizes(|| Command::builder("made.of").no_latency().build().expect("valid"));
+    let ((), _, first) = counted(|| done(now(command.run(|| answer(Ok(1))))));
+    println!("\nA command without latencies is made of pieces of {built:?} bytes; its first call adds {first}.");
 }
 
 /// Bytes of very many keys, with what was made for their first calls.
