@@ -118,9 +118,11 @@ pub(crate) fn alone(racers: &mut [Racer], plan: Plan) -> Vec<Samples> {
 /// threads seldom run side by side: a turn in which they did not is tried again.
 pub(crate) fn pairs(racers: &mut [Racer], plan: Plan, runtime: &Runtime) -> Vec<Option<Samples>> {
     const TRIES: usize = 12;
-    let calls: Vec<_> = racers.iter_mut().map(|racer| calibrate(racer, plan.turn)).collect();
+    // A processor that was idle is slow to begin with, where it is a virtual one above all.
+    const LONGER: u32 = 20;
+    let calls: Vec<_> = racers.iter_mut().map(|racer| calibrate(racer, LONGER * plan.turn)).collect();
     let mut all: Vec<_> = racers.iter().map(|racer| racer.worker.as_ref().map(|_| Samples(Vec::new()))).collect();
-    for _ in 0..plan.rounds.div_ceil(4) {
+    for _ in 0..plan.rounds.div_ceil(LONGER) {
         for ((racer, samples), &calls) in racers.iter().zip(&mut all).zip(&calls) {
             if let (Some(worker), Some(samples)) = (&racer.worker, samples) {
                 let mut tries = (0..TRIES).map(|_| together(worker, calls, runtime));

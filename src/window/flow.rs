@@ -47,6 +47,9 @@ impl Flow {
     pub(crate) const GOOD_MASK: u64 = GOOD_MASK;
 
     pub(crate) fn new(limit: u32) -> Self {
+        // Counted here and not by the first calls that meet: those of workers that are each kept on one processor would
+        // see no more than that.
+        let _ = processors();
         let (first, more) = (Lane::new(limit), OnceLock::new());
         Self { first, more, limit: AtomicU32::new(limit), meetings: AtomicU32::new(0) }
     }
@@ -236,9 +239,9 @@ impl Flow {
         is_crowd && self.lanes_wanted() > 1 && !seeded("deaf")
     }
 
-    /// As many lanes as there are processors and the limit has shares for.
+    /// As many lanes as there are processors, two at least where calls do meet, and the limit has shares for.
     fn lanes_wanted(&self) -> usize {
-        let most = processors().next_power_of_two().min(MOST_LANES);
+        let most = processors().next_power_of_two().clamp(2, MOST_LANES);
         let shares = (self.limit() / LEAST_SHARE).max(1);
         most.min(1 << shares.ilog2())
     }

@@ -67,7 +67,7 @@ fn shares_add_up_to_the_limit() {
 
 #[test]
 fn meetings_make_a_crowd_where_there_is_room_for_more_lanes() {
-    let most = processors().next_power_of_two().min(MOST_LANES);
+    let most = processors().next_power_of_two().clamp(2, MOST_LANES);
     for (limit, lanes) in [(1, 1), (31, 1), (32, 2), (63, 2), (64, 4), (300, 16), (Flow::UNLIMITED, 16)] {
         let flow = Flow::new(limit);
         assert_eq!(flow.lanes_wanted(), most.min(lanes), "a limit of {limit}");
