@@ -16,7 +16,7 @@ use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestRng, TestRunner};
-use support::{DOWN, advance, drain, in_a_row, ms, play, secs};
+use support::{DOWN, advance, drain, in_a_row, ms, play, poll, secs};
 
 fn builder() -> Builder {
     Command::builder("hosts").breaker(in_a_row(1)).registry(&Registry::new())
@@ -547,6 +547,19 @@ fn what_was_counted_stays_counted_when_its_key_is_gone() {
     let all = hosts.snapshot();
     assert_eq!((all.lifetime().get("success"), all.lifetime().get("failure")), (2, 1));
     assert_eq!((all.window().total(), all.limit()), (1, Some(200)), "the window is of those that are there");
+}
+
+/// What runs when its key goes has not been counted yet, and would never be taken off again.
+#[test]
+fn a_fallback_that_outlives_its_key_does_not_run_for_ever() {
+    let hosts = up_to(2);
+    let host = hosts.get(&1);
+    let call = host.run(async || Err::<u32, _>(DOWN)).fallback(|_| std::future::pending());
+    let mut call = Box::pin(call);
+    assert_eq!((poll(&mut call), hosts.snapshot().fallbacks().in_flight), (None, 1));
+    assert!(hosts.remove(&1));
+    drop(call);
+    assert_eq!(hosts.snapshot().fallbacks().in_flight, 0);
 }
 
 #[test]

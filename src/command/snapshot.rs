@@ -96,7 +96,9 @@ pub(super) struct Totals {
 impl Totals {
     pub(super) fn of(core: &Core, now: Stamp) -> Self {
         let view = core.circuit.view(now);
-        Self { lifetime: view.lifetime, late: view.late, fallbacks: FallbackCounts::of(&core.fallbacks) }
+        // What still runs is no total.
+        let fallbacks = FallbackCounts { in_flight: 0, ..FallbackCounts::of(&core.fallbacks) };
+        Self { lifetime: view.lifetime, late: view.late, fallbacks }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
