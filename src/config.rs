@@ -1,5 +1,6 @@
 //! The configuration of a command, as data: the builder fills it, a snapshot shows it, `reconfigure` changes it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::attempts::Attempts;
 use crate::breaker::config::{Breaker, Rules};
 use crate::budget::Budget;
 use crate::bulkhead::{self, Bulkhead, Capacity};
-use crate::error::{ConfigError, Problems};
+use crate::error::Problems;
 use crate::hedge::Hedge;
 use crate::observe::event::Change;
 use crate::rate_limit::config::{Rate, RateLimit};
@@ -256,17 +257,14 @@ impl Config {
         }
     }
 
-    /// The checked form of a successor of `self`.
-    pub(crate) fn succeed(&self, next: &Self) -> Result<Settings, ConfigError> {
-        let mut problems = Problems::default();
-        let settings = next.check(&mut problems);
+    /// Whether a command that has this may have `next`.
+    pub(crate) fn allow(&self, next: &Self, problems: &mut Problems) {
         problems.require(
             next.latency_window == self.latency_window,
             "latency_window",
             || format!("{:?}", next.latency_window),
             "what the command was built with: it cannot be changed live",
         );
-        problems.finish().map(|()| settings)
     }
 
     /// Every setting: its path, and its value as text. What is not here is not seen to change.
@@ -321,8 +319,20 @@ impl Config {
     }
 }
 
+/// A configuration that was checked: as it was given, and as calls use it.
+pub(crate) struct Checked {
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
 /// The checked form of a [`Config`], in nanoseconds; `u64::MAX` is no timeout.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: u64,
     pub(crate) tuning: Option<Tuning>,

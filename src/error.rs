@@ -361,7 +361,11 @@ impl Problems {
         self.require(value > 0, field, || value, "at least 1");
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn finish(self) -> Result<(), ConfigError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.0 }) }
+        if self.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.0 }) }
     }
 }

@@ -95,6 +95,11 @@ impl Retry {
         Self { attempts, delays, jitter, max_delay: None, timeouts: false }
     }
 
+    /// Whether it holds code that is not ours.
+    pub(crate) fn has_user_code(&self) -> bool {
+        matches!(self.delays, Delays::Each(_))
+    }
+
     /// Attempts in all, at least 1: with 3 there are two retries at most.
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }

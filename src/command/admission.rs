@@ -193,7 +193,7 @@ impl Core {
     /// Follows the count of a call that was not started.
     #[inline]
     fn unstarted(&self, outcome: Outcome) {
-        self.family.meter.call(outcome, 0);
+        self.family.meter.refusal(outcome);
         if self.circuit.has_news() {
             self.publish();
         }

@@ -184,15 +184,19 @@ impl<C> Builder<C> {
         if let Some(group) = &group {
             Name::check(&mut problems, "group", group);
         }
-        let (config, built) = match roster.overlay() {
-            Some(overlay) => (overlay(config.clone(), &name, group.as_deref()), Some(config)),
-            None => (config, None),
+        let own = roster.check(config, &mut problems);
+        // Nothing is laid over what is wrong already, and each problem told once.
+        let (in_force, built) = match roster.overlay().filter(|_| problems.is_empty()) {
+            Some(overlay) => {
+                let laid_over = overlay(own.config.clone(), &name, group.as_deref());
+                (roster.check(laid_over, &mut problems), Some(own))
+            }
+            None => (own, None),
         };
-        let settings = config.check(&mut problems);
         problems.finish()?;
         let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
-        let family = Arc::new(Family::new(name, group, (config, built), &settings, listeners, roster));
-        Ok((Core::new(family, key, settings), classify))
+        let family = Arc::new(Family::new(name, group, (&in_force, built), listeners, roster));
+        Ok((Core::new(family, key, &in_force.settings), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::extras::{self, Extras};
 use super::fallback::Fallbacks;
-use super::family::{Enacted, Family, Plan};
+use super::family::{Enacted, Family};
 use crate::breaker::circuit::Circuit;
 use crate::breaker::machine::Fact;
 use crate::breaker::state::Figures;
 use crate::bulkhead::Slots;
-use crate::config::{Config, Settings};
+use crate::config::{Checked, Config, Settings};
 use crate::error::ConfigError;
 use crate::name::Name;
 use crate::observe::event::{Event, Report, Transition};
@@ -37,13 +37,13 @@ pub(crate) struct Core {
 
 impl Core {
     /// A circuit of a family, with the settings that the family has now.
-    pub(crate) fn new(family: Arc<Family>, key: Option<Box<str>>, settings: Settings) -> Self {
+    pub(crate) fn new(family: Arc<Family>, key: Option<Box<str>>, settings: &Settings) -> Self {
         let now = Stamp::now();
-        let (slots, extras) = (Slots::new(settings.capacity), Extras::new(now, &settings));
+        let (slots, extras) = (Slots::new(settings.capacity), Extras::new(now, settings));
         Self {
             family,
             key,
-            circuit: Circuit::new(now, settings.rules, Arc::clone(slots.flow()), fastrand::f64),
+            circuit: Circuit::new(now, Arc::clone(&settings.rules), Arc::clone(slots.flow()), fastrand::f64),
             slots,
             latencies: settings.latency_window.map(|window| Box::new(Latencies::new(now, window))),
             extras,
@@ -60,8 +60,9 @@ impl Core {
             family.place.set(place).expect("a family is enlisted once");
             // A file may have been applied since the builder looked. Nobody knows this command yet, so nobody is told.
             if let Some(overlay) = overlay {
-                let next = overlay(family.config_as_built(), family.name.as_str(), family.group.map(Name::as_str));
-                if next != family.config() {
+                let as_built = family.as_built().config.clone();
+                let next = overlay(as_built, family.name.as_str(), family.group.map(Name::as_str));
+                if next != family.in_force().config {
                     let _ = family.plan(next).map(|plan| self.enact(plan));
                 }
             }
@@ -92,7 +93,7 @@ impl Core {
     /// Takes the configuration that `change` makes of the present one, or none of it.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(Config) -> Config) -> Result<(), ConfigError> {
         let family = &self.family;
-        let plan = family.plan(change(family.config()));
+        let plan = family.plan(change(family.in_force().config.clone()));
         family.meter.reload(plan.is_ok());
         self.announce_change(self.enact(plan?));
         Ok(())
@@ -100,7 +101,7 @@ impl Core {
 
     /// Puts a configuration that was checked in force for the whole family, and leaves it to [`Core::announce_change`]
     /// to run user code.
-    pub(crate) fn enact(&self, plan: Plan) -> Enacted {
+    pub(crate) fn enact(&self, plan: Arc<Checked>) -> Enacted {
         self.family.enact(plan, |now, settings| {
             let mut woken = self.apply(now, settings);
             for other in self.family.circuits().iter().filter(|other| !std::ptr::eq(&***other, self)) {
@@ -116,8 +117,16 @@ impl Core {
         self.notify(Event::Reconfigured { command: self.name().as_str(), changes, at: at.wall_clock() });
     }
 
+    /// Takes the settings in force. Called without any lock.
+    pub(crate) fn catch_up(&self) {
+        let unchanged = self.family.changing.lock();
+        let woken = self.apply(Stamp::now(), &self.family.in_force().settings);
+        drop(unchanged);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Takes new settings, and says whom to wake.
-    pub(crate) fn apply(&self, now: Stamp, settings: &Settings) -> Vec<Waker> {
+    fn apply(&self, now: Stamp, settings: &Settings) -> Vec<Waker> {
         self.circuit.reconfigure(now, Arc::clone(&settings.rules));
         self.fallbacks.resize(settings.fallbacks);
         self.extras.reconfigure(now, settings, &self.slots)
@@ -201,7 +210,8 @@ impl Core {
 
     /// Brings the sampled metrics of the whole family up to date.
     pub(crate) fn sample(&self) {
-        let (now, config, circuits) = (Stamp::now(), self.family.config(), self.family.circuits());
+        let (now, in_force, circuits) = (Stamp::now(), self.family.in_force(), self.family.circuits());
+        let config = &in_force.config;
         let mut sample = Sample {
             states: Default::default(),
             in_flight: 0,

@@ -201,7 +201,7 @@ impl Core {
 
     #[cold]
     fn own_timeout(&self) -> u64 {
-        self.extras.get().map_or_else(|| fixed_timeout(&self.family.config()), Parts::timeout)
+        self.extras.get().map_or_else(|| fixed_timeout(&self.family.in_force().config), Parts::timeout)
     }
 
     /// As [`Core::timeout`], under the lock of this configuration.

@@ -13,21 +13,14 @@ use super::persistence::Persistence;
 use super::roster::Roster;
 use super::snapshot::Totals;
 use crate::breaker::state::State;
-use crate::config::{Config, Settings};
-use crate::error::ConfigError;
+use crate::config::{Checked, Config, Settings};
+use crate::error::{ConfigError, Problems};
 use crate::name::Name;
 use crate::observe::bus::{Bus, Listener};
 use crate::observe::event::{Change, Event};
 use crate::observe::meter::Meter;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::Stamp;
-
-/// A configuration that was checked.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    next: Config,
-    settings: Settings,
-}
 
 /// A configuration that is in force, and what is left to do about it.
 #[derive(Debug)]
@@ -59,18 +52,18 @@ pub(crate) struct Family {
     queue_wait: AtomicU64,
     /// When a refusal was last traced.
     pub(super) traced: AtomicU64,
-    pub(super) config: Mutex<Config>,
-    /// The checked form of the same.
-    settings: Mutex<Settings>,
+    /// The configuration, which may be shared with commands that have the same.
+    in_force: Mutex<Arc<Checked>>,
+    /// Held while another configuration is brought to all circuits.
+    pub(super) changing: Mutex<()>,
     pub(super) persistence: Persistence,
     /// What the builder said, once something else is in force.
-    built: OnceLock<Box<Config>>,
+    built: OnceLock<Arc<Checked>>,
     /// Events that wait to be delivered, in order.
-    pending: Mutex<VecDeque<Event>>,
+    #[allow(clippy::box_collection, reason = "a word in place of four, for what is seldom there")]
+    pending: Mutex<Option<Box<VecDeque<Event>>>>,
     /// Held by the one thread that delivers, so that events keep their order.
     delivering: Mutex<()>,
-    /// How often the configuration has changed: a circuit that was being made meanwhile looks.
-    version: AtomicU64,
     /// Where there can be more than one circuit.
     many: OnceLock<Box<Many>>,
     roster: Arc<Roster>,
@@ -90,8 +83,7 @@ impl Family {
     pub(crate) fn new(
         name: Name,
         group: Option<Name>,
-        (config, built): (Config, Option<Config>),
-        settings: &Settings,
+        (in_force, built): (&Arc<Checked>, Option<Arc<Checked>>),
         listeners: Vec<Listener>,
         roster: Arc<Roster>,
     ) -> Self {
@@ -103,18 +95,17 @@ impl Family {
             timeout: AtomicU64::new(0),
             queue_wait: AtomicU64::new(0),
             traced: AtomicU64::new(0),
-            config: Mutex::new(config),
-            settings: Mutex::new(settings.clone()),
+            in_force: Mutex::new(Arc::clone(in_force)),
+            changing: Mutex::new(()),
             persistence: Persistence::default(),
-            built: built.map_or_else(OnceLock::new, |built| OnceLock::from(Box::new(built))),
-            pending: Mutex::new(VecDeque::new()),
+            built: built.map_or_else(OnceLock::new, OnceLock::from),
+            pending: Mutex::new(None),
             delivering: Mutex::new(()),
-            version: AtomicU64::new(0),
             many: OnceLock::new(),
             roster,
             place: OnceLock::new(),
         };
-        family.show(settings);
+        family.show(&in_force.settings);
         family
     }
 
@@ -159,54 +150,44 @@ impl Family {
 
     /// In nanoseconds; `u64::MAX` without. Takes a lock: not for the path of every call.
     pub(crate) fn deadline(&self) -> u64 {
-        self.config.lock().attempts().deadline()
+        self.in_force.lock().config.attempts().deadline()
     }
 
-    pub(crate) fn config(&self) -> Config {
-        self.config.lock().clone()
-    }
-
-    /// The settings in force, and which version they are.
-    pub(crate) fn settings(&self) -> (u64, Settings) {
-        let settings = self.settings.lock();
-        (self.version(), settings.clone())
-    }
-
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    pub(crate) fn in_force(&self) -> Arc<Checked> {
+        Arc::clone(&self.in_force.lock())
     }
 
     /// The configuration that the builder made, whatever has been in force since.
-    pub(crate) fn config_as_built(&self) -> Config {
-        let config = self.config.lock();
-        self.built.get().map_or_else(|| config.clone(), |built| Config::clone(built))
+    pub(crate) fn as_built(&self) -> Arc<Checked> {
+        let in_force = self.in_force.lock();
+        Arc::clone(self.built.get().unwrap_or(&in_force))
     }
 
     /// Checks a successor of the present configuration. Changes nothing.
-    pub(crate) fn plan(&self, next: Config) -> Result<Plan, ConfigError> {
-        let settings = self.config.lock().succeed(&next)?;
-        Ok(Plan { next, settings })
+    pub(crate) fn plan(&self, next: Config) -> Result<Arc<Checked>, ConfigError> {
+        let mut problems = Problems::default();
+        let next = self.roster.check(next, &mut problems);
+        self.in_force().config.allow(&next.config, &mut problems);
+        problems.finish().map(|()| next)
     }
 
     /// Puts a configuration that was checked in force: `apply` brings it to the circuits, and says whom to wake.
-    pub(crate) fn enact(
-        &self,
-        Plan { next, settings }: Plan,
-        apply: impl FnOnce(Stamp, &Settings) -> Vec<Waker>,
-    ) -> Enacted {
+    pub(crate) fn enact(&self, next: Arc<Checked>, apply: impl FnOnce(Stamp, &Settings) -> Vec<Waker>) -> Enacted {
         let at = Stamp::now();
         // One at a time, so that what is shown is what is in force.
-        let mut config = self.config.lock();
-        let changes = config.changes(&next);
-        let before = std::mem::replace(&mut *config, next);
-        self.persistence.follow(&config);
-        self.built.get_or_init(|| Box::new(before));
+        let changing = self.changing.lock();
         // Before the circuits are looked for: one that joins them later sees it.
-        *self.settings.lock() = settings.clone();
-        self.version.fetch_add(1, Ordering::AcqRel);
-        let woken = apply(at, &settings);
-        self.show(&settings);
-        Enacted { changes, woken, at }
+        let before = {
+            let mut in_force = self.in_force.lock();
+            self.built.get_or_init(|| Arc::clone(&in_force));
+            std::mem::replace(&mut *in_force, Arc::clone(&next))
+        };
+        self.persistence.follow(&next.config);
+        let woken = apply(at, &next.settings);
+        self.show(&next.settings);
+        // What was in force is dropped after the lock: it may hold user code.
+        drop(changing);
+        Enacted { changes: before.config.changes(&next.config), woken, at }
     }
 
     /// Shows calls what they read without a lock.
@@ -221,7 +202,7 @@ impl Family {
     /// order.
     pub(crate) fn collect<I: Iterator<Item = Event>>(&self, next: impl FnOnce() -> I) {
         let mut pending = self.pending.lock();
-        pending.extend(next());
+        pending.get_or_insert_default().extend(next());
     }
 
     /// Delivers what waits. Called without any lock; whoever comes while another thread delivers leaves its events to
@@ -232,14 +213,14 @@ impl Family {
                 self.tell(&event);
             }
             drop(turn);
-            if self.pending.lock().is_empty() {
+            if self.pending.lock().as_ref().is_none_or(|pending| pending.is_empty()) {
                 return;
             }
         }
     }
 
     fn next(&self) -> Option<Event> {
-        self.pending.lock().pop_front()
+        self.pending.lock().as_mut()?.pop_front()
     }
 
     fn tell(&self, event: &Event) {

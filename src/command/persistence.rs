@@ -65,7 +65,7 @@ impl Tactics {
 }
 
 impl Persistence {
-    /// Follows another configuration. Called with its lock held, as [`Family::persistence`] is.
+    /// Follows another configuration. Called while no other takes its place, and none is made: see [`Family::persistence`].
     pub(super) fn follow(&self, config: &Config) {
         if let Some(shared) = self.0.get() {
             let mut tactics = shared.tactics.lock();
@@ -82,10 +82,10 @@ impl Family {
     fn persistence(&self) -> &Shared {
         let Persistence(shared) = &self.persistence;
         shared.get().unwrap_or_else(|| {
-            // Under the lock of what it is made from, so that no change of that is missed.
-            let config = self.config.lock();
+            // No change of what it is made from is missed.
+            let _unchanged = self.changing.lock();
             shared.get_or_init(|| {
-                let tactics = Mutex::new(Arc::new(Tactics::of(&config, None)));
+                let tactics = Mutex::new(Arc::new(Tactics::of(&self.in_force().config, None)));
                 let ration = Budget::share(0.0).floor(0.0).burst(RATION_BURST);
                 let (ration, tally) = (Arc::new(Bucket::new(&ration)), Tally::new(Stamp::now()));
                 Box::new(Shared { tactics, tally, ration, pace: Mutex::new(Pace::default()) })

@@ -10,7 +10,7 @@ use super::tally::AttemptCounts;
 use crate::breaker::config::Window;
 use crate::breaker::machine::Override;
 use crate::breaker::state::{Forced, RampStage, State};
-use crate::config::Config;
+use crate::config::{Checked, Config};
 use crate::name::Name;
 use crate::observe::meter::FallbackOutcome;
 use crate::outcome::Outcome;
@@ -56,7 +56,7 @@ pub struct Snapshot {
     hold: Option<Hold>,
     fallbacks: FallbackCounts,
     attempts: AttemptCounts,
-    config: Config,
+    in_force: Arc<Checked>,
 }
 
 /// An operator's hold on a circuit.
@@ -129,11 +129,11 @@ impl FallbackCounts {
 impl Snapshot {
     pub(super) fn of(core: &Core) -> Self {
         let now = Stamp::now();
-        // Held while its settings are read elsewhere, so that nobody sees half of a change.
-        let config = core.family.config.lock();
+        // So that nobody sees half of a change.
+        let _unchanged = core.family.changing.lock();
+        let in_force = core.family.in_force();
         let view = core.circuit.view(now);
         let limit = core.slots.limit();
-        let config = config.clone();
         let in_flight = core.slots.in_flight();
         let hold = view.hold.map(|(forced, Override { reason, until })| Hold {
             forced,
@@ -156,14 +156,14 @@ impl Snapshot {
             peak: view.peak.max(in_flight),
             queued: core.slots.waiting(),
             limit,
-            timeout: extras::shown(core.timeout_in_force(&config)),
+            timeout: extras::shown(core.timeout_in_force(&in_force.config)),
             ramp: view.stage,
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
             hold,
             fallbacks: FallbackCounts::of(&core.fallbacks),
             attempts: core.family.persistence.counts(now),
-            config,
+            in_force,
         }
     }
 
@@ -236,7 +236,7 @@ impl Snapshot {
     /// Calls per second over the rolling window, refused ones included; `None` while it spans no time, and for a window
     /// of the last n calls.
     pub fn rate(&self) -> Option<f64> {
-        let timed = matches!(self.config.breaker.window, Window::Time { .. });
+        let timed = matches!(self.config().breaker.window, Window::Time { .. });
         (timed && !self.span.is_zero()).then(|| self.window.calls() as f64 / self.span.as_secs_f64())
     }
 
@@ -249,7 +249,7 @@ impl Snapshot {
     /// before: hold [`Snapshot::health`] against the threshold, not this. Where
     /// [rejections count](crate::Breaker::count_rejections) they do here too.
     pub fn error_rate(&self) -> Option<f64> {
-        let rejected = if self.config.breaker.count_rejections { self.window.of(Outcome::Rejected) } else { 0 };
+        let rejected = if self.config().breaker.count_rejections { self.window.of(Outcome::Rejected) } else { 0 };
         let total = self.window.total() + rejected;
         (total > 0).then(|| (self.window.errors() + rejected) as f64 / total as f64)
     }
@@ -331,6 +331,6 @@ impl Snapshot {
 
     /// The configuration in force.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.in_force.config
     }
 }

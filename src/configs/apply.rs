@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Configs;
 use crate::command::core::Core;
-use crate::command::family::{Enacted, Plan};
+use crate::command::family::Enacted;
+use crate::config::Checked;
 use crate::error::ConfigError;
 use crate::name::Name;
 use crate::observe::event::{Change, Event};
@@ -131,15 +132,15 @@ impl Registry {
 }
 
 /// Commands with what they are to have.
-type Plans<'c> = Vec<(&'c Arc<Core>, Plan)>;
+type Plans<'c> = Vec<(&'c Arc<Core>, Arc<Checked>)>;
 
 /// What would change; or what is wrong, and whom it concerns.
 fn plan<'c>(configs: &Configs, alive: &'c [Arc<Core>]) -> Result<Plans<'c>, (Vec<&'c Arc<Core>>, ApplyError)> {
     let (mut plans, mut concerned, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for core in alive {
         let (name, group) = (core.name().as_str(), core.family.group.map(Name::as_str));
-        let next = configs.over(core.family.config_as_built(), name, group);
-        if next == core.family.config() {
+        let next = configs.over(core.family.as_built().config.clone(), name, group);
+        if next == core.family.in_force().config {
             continue;
         }
         concerned.push(core);
@@ -151,7 +152,7 @@ fn plan<'c>(configs: &Configs, alive: &'c [Arc<Core>]) -> Result<Plans<'c>, (Vec
     if problems.is_empty() { Ok(plans) } else { Err((concerned, ApplyError { problems })) }
 }
 
-fn enact((core, plan): (&Arc<Core>, Plan)) -> (&Arc<Core>, Enacted) {
+fn enact((core, plan): (&Arc<Core>, Arc<Checked>)) -> (&Arc<Core>, Enacted) {
     (core, core.enact(plan))
 }
 

@@ -15,7 +15,7 @@ use crate::breaker::state::State;
 use crate::command::Command;
 use crate::command::family::Family;
 use crate::command::snapshot::Snapshot;
-use crate::config::Config;
+use crate::config::Checked;
 use crate::observe::bus::Events;
 use crate::registry::Registry;
 use crate::sync::Mutex;
@@ -61,7 +61,7 @@ pub(super) struct Track {
     /// How many keys it has; `None` for a command without.
     pub(super) keys: Option<usize>,
     /// What the builder said.
-    pub(super) built: Config,
+    pub(super) built: Arc<Checked>,
     pub(super) history: History,
     /// When its present state was first seen, or began.
     pub(super) since: SystemTime,
@@ -149,7 +149,7 @@ impl Board {
             let track = match before.remove(&place) {
                 Some(track) => track.follow(snapshot, keys, missed, self.now),
                 None => Track {
-                    built: family.config_as_built(),
+                    built: family.as_built(),
                     history: History::begin(&snapshot),
                     snapshot,
                     keys,

@@ -15,7 +15,7 @@ pub(super) struct Setting {
 /// The settings in force, what each would be by default, and where it comes from.
 pub(super) fn settings(track: &Track, story: Option<&Story>) -> Vec<Setting> {
     let in_force = track.snapshot.config().settings().into_iter();
-    let others = track.built.settings().into_iter().zip(Config::default().settings());
+    let others = track.built.config.settings().into_iter().zip(Config::default().settings());
     in_force
         .zip(others)
         .map(|((field, value), ((_, built), (_, default)))| {

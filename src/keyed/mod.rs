@@ -12,7 +12,6 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 
 pub use self::entry::KeyedCommand;
 use self::entry::{Entry, label};
@@ -27,7 +26,6 @@ use crate::error::{ConfigError, Problems};
 use crate::observe::bus::Events;
 use crate::outcome::ByResult;
 use crate::sync::{AtomicU64, Ordering};
-use crate::time::Stamp;
 
 /// How many keys a [`Keyed`] command may have, and what it keeps of each. Plain data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,18 +324,17 @@ impl<K, C> Inner<K, C> {
             family.meter.evicted();
         }
         drop(gone);
-        let (version, mut settings) = family.settings();
-        settings.latency_window = settings.latency_window.filter(|_| self.latencies);
-        let core = Core::new(Arc::clone(family), Some(label(key)), settings);
+        let in_force = family.in_force();
+        let mut core = Core::new(Arc::clone(family), Some(label(key)), &in_force.settings);
+        core.latencies = core.latencies.filter(|_| self.latencies);
         let command = Command::new(Arc::new(core), Arc::clone(self.overflow.command.shared_classifier()));
         let entry = Arc::new(Entry { key: Some(key.to_owned()), command });
         if let Some(found) = self.shards.put(room, hash, &entry, |entry| entry.is(key)) {
             return found;
         }
-        if family.version() != version {
+        if !Arc::ptr_eq(&family.in_force(), &in_force) {
             // Changed since its settings were read, and it may have come too late to be found.
-            let (_, settings) = family.settings();
-            entry.command.core().apply(Stamp::now(), &settings).into_iter().for_each(Waker::wake);
+            entry.command.core().catch_up();
         }
         entry
     }
