@@ -22,13 +22,14 @@ const QUEUE_LENGTH: usize = 1024;
 pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 pub(crate) struct Bus {
-    listeners: Vec<Listener>,
-    subscribers: Mutex<Vec<Weak<Queue>>>,
+    listeners: Box<[Listener]>,
+    #[allow(clippy::box_collection, reason = "a word in place of three, for what is seldom there")]
+    subscribers: Mutex<Option<Box<Vec<Weak<Queue>>>>>,
 }
 
 impl Bus {
     pub(crate) fn new(listeners: Vec<Listener>) -> Self {
-        Self { listeners, subscribers: Mutex::new(Vec::new()) }
+        Self { listeners: listeners.into(), subscribers: Mutex::new(None) }
     }
 
     pub(crate) fn subscribe(&self) -> Events {
@@ -38,7 +39,7 @@ impl Bus {
     /// As [`Bus::subscribe`], for a reader that may be so many events behind.
     pub(crate) fn subscribe_within(&self, room: usize) -> Events {
         let queue = Arc::new(Queue { room, backlog: Mutex::new(Backlog::default()) });
-        self.subscribers.lock().push(Arc::downgrade(&queue));
+        self.subscribers.lock().get_or_insert_default().push(Arc::downgrade(&queue));
         Events { queue }
     }
 
@@ -57,15 +58,10 @@ impl Bus {
 
     /// The queues that still have a reader; the others are forgotten.
     fn live(&self) -> Vec<Arc<Queue>> {
-        let mut live = Vec::new();
-        self.subscribers.lock().retain(|queue| match queue.upgrade() {
-            Some(queue) => {
-                live.push(queue);
-                true
-            }
-            None => false,
-        });
-        live
+        let mut subscribers = self.subscribers.lock();
+        let Some(queues) = subscribers.as_mut() else { return Vec::new() };
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
