@@ -84,7 +84,7 @@ fn shut() -> Command {
 // What a bench is given is given back, so that dropping it does not count.
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(402))]
+#[bench::call(args = (closed()), config = at_most(406))]
 fn success(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
@@ -100,7 +100,7 @@ fn success_with_prometheus((recorder, command): (PrometheusRecorder, Command)) -
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1201))]
+#[bench::call(args = (timed()), config = at_most(1206))]
 fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| done(second(command.run(PendingOnce::default))));
@@ -109,7 +109,7 @@ fn pending_once((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (timed()), config = at_most(1531))]
+#[bench::call(args = (timed()), config = at_most(1560))]
 fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
     let entered = runtime.enter();
     (0..CALLS).for_each(|_| abandon(command.run(PendingOnce::default)));
@@ -118,28 +118,28 @@ fn cancelled((runtime, command): (Runtime, Command)) -> (Runtime, Command) {
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1393))]
+#[bench::call(args = (failing()), config = at_most(1434))]
 fn failure(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (failing()), config = at_most(1536))]
+#[bench::call(args = (failing()), config = at_most(1588))]
 fn failure_with_fallback(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Err(Down))).fallback(|_| async { Ok(2) }))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (shut()), config = at_most(264))]
+#[bench::call(args = (shut()), config = at_most(266))]
 fn refused_open(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (used(narrow("narrow"))), config = at_most(354))]
+#[bench::call(args = (used(narrow("narrow"))), config = at_most(365))]
 fn refused_full(command: Command) -> Command {
     let only = command.admit().expect("a free slot");
     (0..CALLS).for_each(|_| done(now(command.run(|| answer(Ok(1))))));
@@ -148,21 +148,21 @@ fn refused_full(command: Command) -> Command {
 }
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(327))]
+#[bench::call(args = (closed()), config = at_most(331))]
 fn admit_and_succeed(command: Command) -> Command {
     (0..CALLS).for_each(|_| command.admit().expect("a free slot").succeed());
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (closed()), config = at_most(6686))]
+#[bench::call(args = (closed()), config = at_most(6610))]
 fn snapshot(command: Command) -> Command {
     (0..CALLS).for_each(|_| done(command.snapshot()));
     command
 }
 
 #[library_benchmark]
-#[bench::call(args = (empty()), config = at_most(7538))]
+#[bench::call(args = (empty()), config = at_most(6319))]
 fn build(registry: Registry) -> Vec<Command> {
     let build = |n| Command::builder(&format!("host-{n}")).registry(&registry).build().expect("valid");
     (0..CALLS).map(build).collect()

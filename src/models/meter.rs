@@ -11,7 +11,7 @@ use super::prove;
 use crate::name::Name;
 use crate::observe::meter::Meter;
 
-/// Counts late outcomes, and nothing else.
+/// Counts successes, and nothing else.
 #[derive(Clone, Default)]
 struct Fake(StdArc<Count>);
 
@@ -34,7 +34,9 @@ impl Recorder for Fake {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        if key.name() == "fusebox_late_outcomes_total" { Counter::from_arc(self.0.clone()) } else { Counter::noop() }
+        let is_success = key.labels().any(|label| (label.key(), label.value()) == ("outcome", "success"));
+        let counts = key.name() == "fusebox_calls_total" && is_success;
+        if counts { Counter::from_arc(self.0.clone()) } else { Counter::noop() }
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
@@ -49,7 +51,7 @@ impl Recorder for Fake {
 /// Counts with one recorder after the other, each of which stays where it is.
 fn count_elsewhere<const N: usize>(meter: &Arc<Meter>, recorders: [&StdArc<Fake>; N]) -> thread::JoinHandle<()> {
     let (meter, recorders) = (Arc::clone(meter), recorders.map(StdArc::clone));
-    thread::spawn(move || recorders.iter().for_each(|recorder| meter.late_with(&**recorder)))
+    thread::spawn(move || recorders.iter().for_each(|recorder| meter.success_with(&**recorder)))
 }
 
 fn counted(recorder: &Fake) -> u64 {
@@ -67,9 +69,9 @@ fn each_count_goes_to_the_recorder_that_was_there() {
         let meter = Arc::new(Meter::new(Name::intern("models"), None));
         let [none, installed] = [(); 2].map(|()| StdArc::<Fake>::default());
         let other = count_elsewhere(&meter, [&none, &installed]);
-        meter.late_with(&*none);
+        meter.success_with(&*none);
         other.join().unwrap();
-        meter.late_with(&*installed);
+        meter.success_with(&*installed);
         assert_eq!((counted(&none), counted(&installed)), (2, 2));
         assert!(!meter.takes_a_lock());
     });
@@ -82,9 +84,9 @@ fn a_third_recorder_gets_its_counts_too() {
         let meter = Arc::new(Meter::new(Name::intern("models"), None));
         let [first, second, third] = [(); 3].map(|()| StdArc::<Fake>::default());
         let others = [count_elsewhere(&meter, [&first]), count_elsewhere(&meter, [&second])];
-        meter.late_with(&*third);
+        meter.success_with(&*third);
         others.into_iter().for_each(|other| other.join().unwrap());
-        meter.late_with(&*first);
+        meter.success_with(&*first);
         assert_eq!([&first, &second, &third].map(|recorder| counted(recorder)), [2, 1, 1]);
     });
 }

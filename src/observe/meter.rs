@@ -18,7 +18,7 @@ use crate::hedge::HedgeOutcome;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::retry::Fate;
-use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering, seeded};
+use crate::sync::{AtomicU32, Mutex, OnceLock, Ordering, seeded};
 use crate::window::counts::Health;
 
 /// Buckets, in seconds, that suit `fusebox_call_duration_seconds`.
@@ -87,7 +87,7 @@ pub(crate) struct Meter {
     command: Name,
     group: Option<Name>,
     /// The circuit's state, as an index into [`State::ALL`], for a recorder that comes late.
-    state: AtomicUsize,
+    state: AtomicU32,
     /// The gauges that have had a value, one bit each.
     shown: AtomicU32,
     /// The first two recorders seen: none and the one that is installed late, as a rule. Read without a lock.
@@ -97,12 +97,21 @@ pub(crate) struct Meter {
     later: Mutex<Option<Arc<Handles>>>,
 }
 
-/// What calls use.
+/// What calls use. Most of them succeed, and many a command never sees one that does not.
 struct Handles {
     recorder: usize,
+    successes: Counter,
+    /// Of successes.
+    durations: Histogram,
+    rest: OnceLock<Box<Rest>>,
+}
+
+/// Handles for all that is not a success.
+struct Rest {
+    /// By discriminant; the first is that of successes.
     calls: [Counter; Outcome::COUNT],
-    /// Success, failure, timed out.
-    durations: [Histogram; 3],
+    failed: Histogram,
+    timed_out: Histogram,
     fallbacks: [Counter; 3],
     late: Counter,
     /// Of commands whose calls are attempted more than once.
@@ -113,43 +122,55 @@ struct Handles {
 impl Meter {
     pub(crate) fn new(command: Name, group: Option<Name>) -> Self {
         let (first, second, later) = (OnceLock::new(), OnceLock::new(), Mutex::new(None));
-        let state = AtomicUsize::new(State::Closed as usize);
+        let state = AtomicU32::new(State::Closed as u32);
         Self { command, group, state, shown: AtomicU32::new(0), first, second, later }
     }
 
     /// Counts a call, and its duration in nanoseconds if it ran to an end.
     #[inline]
     pub(crate) fn call(&self, outcome: Outcome, elapsed: u64) {
+        let seconds = elapsed as f64 * 1e-9;
+        if outcome != Outcome::Success {
+            return self.error(outcome, seconds);
+        }
         self.with(|handles, _| {
-            handles.calls[outcome as usize].increment(1);
-            let duration = match outcome {
-                Outcome::Success => &handles.durations[0],
-                Outcome::Failure => &handles.durations[1],
-                Outcome::TimedOut => &handles.durations[2],
-                _ => return,
-            };
-            duration.record(elapsed as f64 * 1e-9);
+            handles.successes.increment(1);
+            handles.durations.record(seconds);
         });
     }
 
+    #[cold]
+    fn error(&self, outcome: Outcome, seconds: f64) {
+        self.with(|handles, recorder| {
+            let rest = self.rest(handles, recorder);
+            rest.calls[outcome as usize].increment(1);
+            match outcome {
+                Outcome::Failure => rest.failed.record(seconds),
+                Outcome::TimedOut => rest.timed_out.record(seconds),
+                _ => {}
+            }
+        });
+    }
+
+    /// Counts a call that was refused.
+    #[inline]
+    pub(crate) fn refusal(&self, outcome: Outcome) {
+        self.with(|handles, recorder| self.rest(handles, recorder).calls[outcome as usize].increment(1));
+    }
+
     pub(crate) fn late(&self) {
-        self.with(|handles, _| handles.late.increment(1));
+        self.with(|handles, recorder| self.rest(handles, recorder).late.increment(1));
     }
 
     pub(crate) fn fallback(&self, outcome: FallbackOutcome) {
-        self.with(|handles, _| handles.fallbacks[outcome as usize].increment(1));
+        self.with(|handles, recorder| self.rest(handles, recorder).fallbacks[outcome as usize].increment(1));
     }
 
     /// Counts an attempt of a call that may have several. The series exist from the first one on.
     pub(crate) fn attempt(&self, fate: Fate) {
         self.with(|handles, recorder| {
-            let attempts = handles.attempts.get().unwrap_or_else(|| {
-                let counter =
-                    |fate: Fate| self.counter(recorder, "fusebox_attempts_total", &[("outcome", fate.as_str())]);
-                // Not by `get_or_init`, which would call the recorder under a lock.
-                let _ = handles.attempts.set(Box::new(Fate::ALL.map(counter)));
-                handles.attempts.get().expect("it was just set")
-            });
+            let counter = |fate: Fate| self.counter(recorder, "fusebox_attempts_total", &[("outcome", fate.as_str())]);
+            let attempts = made(&self.rest(handles, recorder).attempts, || Fate::ALL.map(counter));
             attempts[fate as usize].increment(1);
         });
     }
@@ -157,13 +178,10 @@ impl Meter {
     /// Counts a hedge that was started. As [`Meter::attempt`].
     pub(crate) fn hedge(&self, outcome: HedgeOutcome) {
         self.with(|handles, recorder| {
-            let hedges = handles.hedges.get().unwrap_or_else(|| {
-                let counter = |outcome: HedgeOutcome| {
-                    self.counter(recorder, "fusebox_hedges_total", &[("outcome", outcome.as_str())])
-                };
-                let _ = handles.hedges.set(Box::new(HedgeOutcome::ALL.map(counter)));
-                handles.hedges.get().expect("it was just set")
-            });
+            let counter = |outcome: HedgeOutcome| {
+                self.counter(recorder, "fusebox_hedges_total", &[("outcome", outcome.as_str())])
+            };
+            let hedges = made(&self.rest(handles, recorder).hedges, || HedgeOutcome::ALL.map(counter));
             hedges[outcome as usize].increment(1);
         });
     }
@@ -171,7 +189,7 @@ impl Meter {
     /// `alone`: of the only circuit there is. How many of many are in a state is sampled.
     pub(crate) fn transition(&self, from: State, to: State, cause: &'static str, alone: bool) {
         if alone {
-            self.state.store(to as usize, Ordering::Relaxed);
+            self.state.store(to as u32, Ordering::Relaxed);
         }
         self.with(|_, recorder| {
             self.change(recorder, from, to, cause).increment(1);
@@ -198,7 +216,7 @@ impl Meter {
 
     pub(crate) fn sample(&self, sample: &Sample) {
         if let (false, Some(state)) = (sample.keyed, sample.states.iter().position(|circuits| *circuits > 0)) {
-            self.state.store(state, Ordering::Relaxed);
+            self.state.store(state as u32, Ordering::Relaxed);
         }
         self.with(|_, _| ());
         self.guarded(|recorder| {
@@ -245,7 +263,7 @@ impl Meter {
     fn state(&self, recorder: &dyn Recorder) {
         let current = self.state.load(Ordering::Relaxed);
         for state in State::ALL {
-            let value = f64::from(u8::from(state as usize == current));
+            let value = f64::from(u8::from(state as u32 == current));
             self.gauge(recorder, "fusebox_state", &[("state", state.as_str())], value);
         }
     }
@@ -265,11 +283,11 @@ impl Meter {
         }
     }
 
-    /// Counts a late outcome with this recorder.
+    /// Counts a success with this recorder.
     #[cfg(test)]
     #[allow(dead_code, reason = "for models only")]
-    pub(crate) fn late_with(&self, recorder: &dyn Recorder) {
-        self.with_those_of(recorder, |handles, _| handles.late.increment(1));
+    pub(crate) fn success_with(&self, recorder: &dyn Recorder) {
+        self.with_those_of(recorder, |handles, _| handles.successes.increment(1));
     }
 
     /// Whether there were so many recorders that calls take a lock.
@@ -321,15 +339,9 @@ impl Meter {
     /// Makes every counter, so that each series exists at 0 from the command's first use.
     fn bind(&self, recorder: &dyn Recorder, address: usize) -> Handles {
         describe(recorder);
-        let calls = |outcome: Outcome| self.counter(recorder, "fusebox_calls_total", &[("outcome", outcome.as_str())]);
-        let duration = |outcome: Outcome| {
-            let key = self.key("fusebox_call_duration_seconds", &[("outcome", outcome.as_str())]);
-            recorder.register_histogram(&key, &METADATA)
-        };
-        let fallback = |outcome: FallbackOutcome| {
-            self.counter(recorder, "fusebox_fallbacks_total", &[("outcome", outcome.as_str())])
-        };
         self.state(recorder);
+        // For their series; the handles are made anew when one is needed.
+        let _ = self.bind_rest(recorder);
         for (from, to, cause) in AUTOMATIC {
             self.change(recorder, from, to, cause).increment(0);
         }
@@ -338,13 +350,39 @@ impl Meter {
         }
         Handles {
             recorder: address,
-            calls: Outcome::ALL.map(calls),
-            durations: [Outcome::Success, Outcome::Failure, Outcome::TimedOut].map(duration),
+            successes: self.calls(recorder, Outcome::Success),
+            durations: self.durations(recorder, Outcome::Success),
+            rest: OnceLock::new(),
+        }
+    }
+
+    #[inline]
+    fn rest<'h>(&self, handles: &'h Handles, recorder: &dyn Recorder) -> &'h Rest {
+        made(&handles.rest, || self.bind_rest(recorder))
+    }
+
+    fn bind_rest(&self, recorder: &dyn Recorder) -> Rest {
+        let fallback = |outcome: FallbackOutcome| {
+            self.counter(recorder, "fusebox_fallbacks_total", &[("outcome", outcome.as_str())])
+        };
+        Rest {
+            calls: Outcome::ALL.map(|outcome| self.calls(recorder, outcome)),
+            failed: self.durations(recorder, Outcome::Failure),
+            timed_out: self.durations(recorder, Outcome::TimedOut),
             fallbacks: FallbackOutcome::ALL.map(fallback),
             late: self.counter(recorder, "fusebox_late_outcomes_total", &[]),
             attempts: OnceLock::new(),
             hedges: OnceLock::new(),
         }
+    }
+
+    fn calls(&self, recorder: &dyn Recorder, outcome: Outcome) -> Counter {
+        self.counter(recorder, "fusebox_calls_total", &[("outcome", outcome.as_str())])
+    }
+
+    fn durations(&self, recorder: &dyn Recorder, outcome: Outcome) -> Histogram {
+        let key = self.key("fusebox_call_duration_seconds", &[("outcome", outcome.as_str())]);
+        recorder.register_histogram(&key, &METADATA)
     }
 
     fn change(&self, recorder: &dyn Recorder, from: State, to: State, cause: &'static str) -> Counter {
@@ -370,6 +408,21 @@ impl Meter {
         let given = labels.iter().map(|(label, value)| Label::from_static_parts(label, value));
         Key::from_parts(name, own.chain(given).collect::<Vec<_>>())
     }
+}
+
+/// What is made when it is first needed; not by `get_or_init`, which would call the recorder under a lock.
+#[inline]
+fn made<T>(cell: &OnceLock<Box<T>>, make: impl FnOnce() -> T) -> &T {
+    match cell.get() {
+        Some(made) => made,
+        None => made_first(cell, make),
+    }
+}
+
+#[cold]
+fn made_first<T>(cell: &OnceLock<Box<T>>, make: impl FnOnce() -> T) -> &T {
+    let _ = cell.set(Box::new(make()));
+    cell.get().expect("it was just set")
 }
 
 impl std::fmt::Debug for Meter {
