@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fusebox::{
-    Breaker, Budget, Bulkhead, Classify, Command, Error, Guard, Hedge, Keyed, Keys, Registry, Retry, Verdict,
+    Breaker, Budget, Builder, Bulkhead, Classify, Command, Error, Guard, Hedge, Keyed, Keys, Registry, Retry, Verdict,
 };
 use support::counting::{Counting, counted, sizes};
 use support::{Answer, Down, PendingOnce, abandon, answer, done, full, narrow, now, open, second, tireless};
@@ -182,37 +182,40 @@ fn allowed() {
     show("snapshot, with latencies", allocations(|| done(full.snapshot())));
 }
 
-/// Bytes a command holds, its name and its place in the registry included, after its first calls: what it makes on first
-/// use is part of it.
+/// Bytes a command holds, its name and its place in the registry included: as built, after a success, and after an error.
+/// What it makes on first use is part of it.
 fn commands(report: &mut Report) {
-    const MANY: usize = 1000;
+    let lean = each_command("lean", |builder, _| builder.no_latency());
+    report.at_most("command without latencies, built", 1024, lean.built);
+    report.at_most("command without latencies, after a success", 1024, lean.after_success);
+    report.aim_at("command without latencies, after an error", 1024, lean.after_error);
+    let own = each_command("own", |builder, n| builder.no_latency().timeout(Duration::from_secs(n + 1)));
+    report.aim_at("the same, with settings that no other has, after a success", 1024, own.after_success);
+    let breaker = Breaker::error_rate(0.5).last_calls(100);
+    let calls = each_command("calls", |builder, _| builder.no_latency().breaker(breaker.clone()));
+    report.aim_at("the same, over the last 100 calls, after a success", 1024, calls.after_success);
+    let whole = each_command("whole", |builder, _| builder);
+    report.at_most("command with latencies, after an error", 4096, whole.after_error);
+}
+
+struct Bytes {
+    built: i64,
+    after_success: i64,
+    after_error: i64,
+}
+
+fn each_command(tag: &str, configure: impl Fn(Builder, u64) -> Builder) -> Bytes {
+    const MANY: u64 = 1000;
     let registry = Registry::new();
-    let each = |kind: &str, build: &dyn Fn(&str) -> Command| {
-        let names: Vec<_> = (0..MANY).map(|n| format!("host-{n}.{kind}")).collect();
-        let (built, _, bytes) = counted(|| names.iter().map(|name| build(name)).collect::<Vec<_>>());
-        let ((), _, more) = counted(|| {
-            for command in &built {
-                done(now(command.run(|| answer(Ok(1)))));
-                done(now(command.run(|| answer(Err(Down)))));
-            }
-        });
-        (bytes / MANY as i64, (bytes + more) / MANY as i64)
-    };
-    let lean = |name: &str| Command::builder(name).no_latency().registry(&registry).build().expect("valid");
-    let whole = |name: &str| Command::builder(name).registry(&registry).build().expect("valid");
-    let calls = |name: &str| {
-        let breaker = Breaker::error_rate(0.5).last_calls(100);
-        Command::builder(name).no_latency().breaker(breaker).registry(&registry).build().expect("valid")
-    };
-    let (built, used) = each("lean", &lean);
-    report.aim_at("command without latencies, built", 1024, built);
-    report.aim_at("command without latencies, used", 1024, used);
-    let (built, used) = each("calls", &calls);
-    report.aim_at("command without latencies, last 100 calls, built", 1024, built);
-    report.aim_at("command without latencies, last 100 calls, used", 1024, used);
-    let (built, used) = each("whole", &whole);
-    report.aim_at("command with latencies, built", 4096, built);
-    report.aim_at("command with latencies, used", 4096, used);
+    let names: Vec<_> = (0..MANY).map(|n| format!("host-{n}.{tag}")).collect();
+    let (commands, _, built) = counted(|| {
+        let build = |(n, name): (u64, &String)| configure(Command::builder(name).registry(&registry), n).build();
+        (0..MANY).zip(&names).map(build).map(|built| built.expect("valid")).collect::<Vec<_>>()
+    });
+    let more = |answered| counted(|| commands.iter().for_each(|command| done(now(command.run(|| answer(answered)))))).2;
+    let (success, error) = (more(Ok(1)), more(Err(Down)));
+    let each = |bytes| bytes / MANY as i64;
+    Bytes { built: each(built), after_success: each(built + success), after_error: each(built + success + error) }
 }
 
 /// Where the bytes of a command are.

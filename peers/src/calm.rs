@@ -1,20 +1,24 @@
 //! Was the machine ours while something was measured?
 //!
-//! A turn in which another process had the processor says nothing about the code. The time that the thread spent on a
-//! processor, beside the time that passed, tells such turns apart. (The time of the whole process would not: it counts
-//! the other threads by the last tick of the scheduler, and a turn is shorter than that.)
+//! A turn in which another process had the processor says nothing about the code. The time for which the thread could
+//! have run and was not let, beside the time that passed, tells such turns apart; that it sleeps on a lock is the code's
+//! own affair. (Where the system does not say it, whatever time the thread did not spend on a processor counts. The time
+//! of the whole process would not do: it counts the other threads by the last tick of the scheduler, and a turn is
+//! shorter than that.)
 
+use std::fs;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::processor::busy;
 
-/// A start, by the clock on the wall and by the one that stands still while somebody else runs.
+/// A start, by the clock on the wall and by those of the thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     thread: ThreadId,
     wall: Instant,
     busy: Duration,
+    kept_waiting: Option<Duration>,
 }
 
 /// What passed since then.
@@ -22,21 +26,25 @@ pub(crate) struct Start {
 pub(crate) struct Passed {
     from: Instant,
     pub(crate) wall: Duration,
-    /// Whether this thread ran nearly all of the time.
+    /// Whether this thread ran nearly always when it could.
     pub(crate) calm: bool,
 }
 
 impl Start {
     pub(crate) fn now() -> Self {
-        let busy = busy();
-        Self { thread: thread::current().id(), wall: Instant::now(), busy }
+        let (kept_waiting, busy) = (kept_waiting(), busy());
+        Self { thread: thread::current().id(), wall: Instant::now(), busy, kept_waiting }
     }
 
     /// A task may have gone to another thread meanwhile: that is no calm turn either.
     pub(crate) fn passed(&self) -> Passed {
         let wall = self.wall.elapsed();
         let busy = busy().saturating_sub(self.busy);
-        let calm = thread::current().id() == self.thread && busy.as_secs_f64() >= 0.96 * wall.as_secs_f64();
+        let lost = match (self.kept_waiting, kept_waiting()) {
+            (Some(before), Some(now)) => now.saturating_sub(before),
+            _ => wall.saturating_sub(busy),
+        };
+        let calm = thread::current().id() == self.thread && lost.as_secs_f64() <= 0.04 * wall.as_secs_f64();
         Passed { from: self.wall, wall, calm }
     }
 }
@@ -48,4 +56,10 @@ impl Passed {
         let both = until.saturating_duration_since(self.from.max(other.from));
         both.as_secs_f64() >= 0.96 * self.wall.max(other.wall).as_secs_f64()
     }
+}
+
+/// How long this thread stood in line for a processor. `None` where the system does not say.
+fn kept_waiting() -> Option<Duration> {
+    let known = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    known.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }

@@ -1,8 +1,9 @@
 //! The tables, as Markdown, and the targets.
 
 use std::fs;
+use std::time::Duration;
 
-use fusebox::{Command, Keyed, Keys, Registry};
+use fusebox::{Builder, Command, Keyed, Keys, Registry};
 use tokio::runtime::Runtime;
 
 use crate::race::{Plan, Racer, Samples, alone, pairs};
@@ -168,8 +169,11 @@ fn targets(
     let added = owns.alone[own::WITH].beyond(&owns.alone[own::WITHOUT]);
     target("Prometheus recorder: added to a call", 60.0, " ns", added);
     target("snapshot: median time", 2000.0, " ns", owns.alone[own::SNAPSHOT].median());
-    target("memory: command without latencies", 1024.0, " bytes", command_bytes("lean", 1000, true));
-    target("memory: command with latencies", 4096.0, " bytes", command_bytes("whole", 1000, false));
+    let lean = command_bytes("lean", |builder, _| builder.no_latency());
+    target("memory: command without latencies, settings as another's", 1024.0, " bytes", lean);
+    let own = command_bytes("own", |builder, n| builder.no_latency().timeout(Duration::from_secs(n + 1)));
+    target("memory: command without latencies, settings of its own", 1024.0, " bytes", own);
+    target("memory: command with latencies", 4096.0, " bytes", command_bytes("whole", |builder, _| builder));
     target("memory: 100,000 keyed commands, each called", 64.0, " MiB", keyed_bytes(100_000) / f64::from(1 << 20));
     let command = full("targets.future");
     let inner = size_of_val(&answer(Ok(1)));
@@ -179,20 +183,20 @@ fn targets(
 }
 
 /// Bytes a command takes, its name and its place in a registry included, after a first call.
-fn command_bytes(kind: &str, many: usize, lean: bool) -> f64 {
+fn command_bytes(kind: &str, configure: impl Fn(Builder, u64) -> Builder) -> f64 {
+    const MANY: u64 = 1000;
     let registry = Registry::new();
-    let names: Vec<_> = (0..many).map(|n| format!("host-{n}.{kind}")).collect();
+    let names: Vec<_> = (0..MANY).map(|n| format!("host-{n}.{kind}")).collect();
     let (kept, _, bytes) = counted(|| {
-        let build = |name: &String| {
-            let builder = Command::builder(name).registry(&registry);
-            if lean { builder.no_latency() } else { builder }.build().expect("valid")
+        let build = |(n, name): (u64, &String)| {
+            configure(Command::builder(name).registry(&registry), n).build().expect("valid")
         };
-        let built: Vec<_> = names.iter().map(build).collect();
+        let built: Vec<_> = (0..MANY).zip(&names).map(build).collect();
         built.iter().for_each(|command| done(now(command.run(|| answer(Ok(1))))));
         built
     });
     drop(kept);
-    bytes as f64 / many as f64
+    bytes as f64 / MANY as f64
 }
 
 /// Bytes of a command with so many keys, each of which was called.
