@@ -245,12 +245,11 @@ impl Config {
             .adaptive_limit
             .as_ref()
             .map(|limit| limit.check(problems, self.bulkhead.map(|bulkhead| bulkhead.limit)));
+        let extra = Extra { tuning, bounds, rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)) };
         Settings {
             timeout,
-            tuning,
             capacity: bounds.map_or(capacity, |bounds| capacity.at(bounds.start)),
-            bounds,
-            rate: self.rate_limit.as_ref().map(|limit| limit.check(problems)),
+            extra: extra.is_any().then(|| Box::new(extra)),
             rules: Arc::new(self.breaker.check(problems)),
             fallbacks: bulkhead::limit(problems, "max_concurrent_fallbacks", self.max_concurrent_fallbacks),
             latency_window: self.latency_window.map(|length| problems.span("latency_window", length)),
@@ -335,13 +334,26 @@ impl fmt::Debug for Checked {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: u64,
-    pub(crate) tuning: Option<Tuning>,
     pub(crate) capacity: Capacity,
-    pub(crate) bounds: Option<Bounds>,
-    pub(crate) rate: Option<Rate>,
+    /// `None` if there is none of it.
+    pub(crate) extra: Option<Box<Extra>>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) fallbacks: u32,
     pub(crate) latency_window: Option<u64>,
+}
+
+/// What only some commands have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) tuning: Option<Tuning>,
+    pub(crate) bounds: Option<Bounds>,
+    pub(crate) rate: Option<Rate>,
+}
+
+impl Extra {
+    fn is_any(&self) -> bool {
+        self.rate.is_some() || self.tuning.is_some() || self.bounds.is_some()
+    }
 }
 
 impl Settings {
@@ -351,14 +363,9 @@ impl Settings {
     /// The timeout of every circuit of the family, or that each has its own.
     pub(crate) fn shared_timeout(&self) -> u64 {
         match self.timeout {
-            _ if self.tuning.is_some() => Self::OWN_TIMEOUT,
+            _ if self.extra.as_ref().is_some_and(|extra| extra.tuning.is_some()) => Self::OWN_TIMEOUT,
             Self::OWN_TIMEOUT => u64::MAX,
             timeout => timeout,
         }
-    }
-
-    /// Whether there is anything that a plain command has not.
-    pub(crate) fn asks_for_extras(&self) -> bool {
-        self.rate.is_some() || self.tuning.is_some() || self.bounds.is_some()
     }
 }

@@ -82,9 +82,9 @@ fn the_example_says_what_it_seems_to() {
 fn a_ramp_is_its_shares_and_has_defaults_for_the_rest() {
     let ramp = |text: &str| parse(text).resolve("x", None).expect("a good configuration").breaker.ramp;
     let short = ramp("default.breaker.ramp = { shares = [0.2, 0.4] }");
-    assert_eq!(short, Some(Ramp::stages([0.2, 0.4])));
+    assert_eq!(short, Some(Box::new(Ramp::stages([0.2, 0.4]))));
     let long = ramp(r#"default.breaker.ramp = { shares = [1], each = "3s", min_calls = 9 }"#);
-    assert_eq!(long, Some(Ramp::stages([1.0]).each(secs(3)).min_calls(9)));
+    assert_eq!(long, Some(Box::new(Ramp::stages([1.0]).each(secs(3)).min_calls(9))));
     let off = ramp("default.breaker.ramp = { shares = [0.2] }\ncommands.x.breaker.ramp = \"off\"");
     assert_eq!(off, None);
 }
@@ -336,7 +336,7 @@ prop_compose! {
         breaker.growth = growth;
         breaker.jitter = jitter;
         breaker.max_open = has_max.then_some(open_for);
-        breaker.ramp = ramp.map(|(share, each, calls)| Ramp::stages([share / 2.0, share]).each(each).min_calls(calls));
+        breaker.ramp = ramp.map(|(share, each, calls)| Box::new(Ramp::stages([share / 2.0, share]).each(each).min_calls(calls)));
         breaker.consecutive_failures = consecutive_failures;
         breaker.slow_calls = slow_calls;
         breaker.count_in_flight = count_in_flight && slow_calls.is_some();

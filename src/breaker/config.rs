@@ -66,8 +66,8 @@ pub struct Breaker {
     pub jitter: f64,
     /// Calls that a half-open circuit admits.
     pub probes: u32,
-    /// How it comes back when its probes have passed; `None` closes at once.
-    pub ramp: Option<Ramp>,
+    /// How it comes back when its probes have passed; `None` closes at once. Boxed: most breakers have none.
+    pub ramp: Option<Box<Ramp>>,
     /// Errors in a row that trip it; `None` without that rule.
     pub consecutive_failures: Option<u32>,
     /// Slow-call rate that trips it, and the duration from which a call is slow; `None` without that rule.
@@ -245,7 +245,7 @@ impl Breaker {
     ///
     /// A ramp that is taken away live closes a circuit that is on it.
     pub fn ramp(self, ramp: Ramp) -> Self {
-        Self { ramp: Some(ramp), ..self }
+        Self { ramp: Some(Box::new(ramp)), ..self }
     }
 
     /// Also trips at this many errors in a row, at least 1, whatever the rates and the window are.

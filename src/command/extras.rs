@@ -12,7 +12,7 @@ use crate::adaptive::control::{Control, Moved, Signal};
 use crate::adaptive::timeout::Tuning;
 use crate::breaker::state::State;
 use crate::bulkhead::{Capacity, Slots};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Extra, Settings};
 use crate::observe::event::Event;
 use crate::outcome::Outcome;
 use crate::rate_limit::limiter::Limiter;
@@ -57,10 +57,14 @@ pub(crate) struct Ended {
 impl Extras {
     pub(crate) fn new(now: Stamp, settings: &Settings) -> Self {
         let extras = Self(OnceLock::new());
-        if settings.asks_for_extras() {
-            extras.0.get_or_init(|| Box::new(Parts::new(now, settings)));
-        }
+        extras.add(now, settings);
         extras
+    }
+
+    fn add(&self, now: Stamp, settings: &Settings) {
+        if let Some(extra) = &settings.extra {
+            self.0.get_or_init(|| Box::new(Parts::new(now, settings, extra)));
+        }
     }
 
     /// The parts, if there ever were any.
@@ -74,9 +78,7 @@ impl Extras {
         match self.0.get() {
             Some(parts) => parts.reconfigure(now, settings, slots),
             None => {
-                if settings.asks_for_extras() {
-                    self.0.get_or_init(|| Box::new(Parts::new(now, settings)));
-                }
+                self.add(now, settings);
                 slots.resize(settings.capacity)
             }
         }
@@ -84,11 +86,11 @@ impl Extras {
 }
 
 impl Parts {
-    fn new(now: Stamp, settings: &Settings) -> Self {
-        let Settings { timeout, tuning, .. } = *settings;
+    fn new(now: Stamp, settings: &Settings, extra: &Extra) -> Self {
+        let (timeout, Extra { tuning, bounds, rate }) = (settings.timeout, *extra);
         Self {
-            limiter: Limiter::new(settings.rate),
-            control: Mutex::new((settings.bounds.map(|bounds| Control::new(now, bounds)), settings.capacity)),
+            limiter: Limiter::new(rate),
+            control: Mutex::new((bounds.map(|bounds| Control::new(now, bounds)), settings.capacity)),
             timeout: AtomicU64::new(timeout),
             due: AtomicU64::new(first_due(now, tuning).as_nanos()),
             tuner: Mutex::new(Tuner { tuning, fixed: timeout, told: timeout }),
@@ -100,11 +102,12 @@ impl Parts {
     }
 
     fn reconfigure(&self, now: Stamp, settings: &Settings, slots: &Slots) -> Vec<Waker> {
-        self.limiter.change(now, settings.rate);
-        self.retune(now, settings);
+        let Extra { tuning, bounds, rate } = settings.extra.as_deref().copied().unwrap_or_default();
+        self.limiter.change(now, rate);
+        self.retune(now, settings.timeout, tuning);
         let mut moving = self.control.lock();
         let (control, capacity) = &mut *moving;
-        let limit = settings.bounds.map(|bounds| match &mut *control {
+        let limit = bounds.map(|bounds| match &mut *control {
             Some(control) => {
                 control.change(now, bounds);
                 control.limit()
@@ -119,19 +122,19 @@ impl Parts {
     }
 
     /// A timeout that has been found stays, within its new bounds; another fixed timeout begins anew.
-    fn retune(&self, now: Stamp, settings: &Settings) {
+    fn retune(&self, now: Stamp, fixed: u64, tuning: Option<Tuning>) {
         let mut tuner = self.tuner.lock();
-        let next = match settings.tuning {
-            Some(tuning) if tuner.tuning.is_some() && settings.timeout == tuner.fixed => {
+        let next = match tuning {
+            Some(tuning) if tuner.tuning.is_some() && fixed == tuner.fixed => {
                 let current = self.timeout();
                 if current == tuner.fixed { current } else { tuning.hold(current) }
             }
-            _ => settings.timeout,
+            _ => fixed,
         };
-        if settings.tuning != tuner.tuning {
-            self.due.store(first_due(now, settings.tuning).as_nanos(), Ordering::Relaxed);
+        if tuning != tuner.tuning {
+            self.due.store(first_due(now, tuning).as_nanos(), Ordering::Relaxed);
         }
-        *tuner = Tuner { tuning: settings.tuning, fixed: settings.timeout, told: next };
+        *tuner = Tuner { tuning, fixed, told: next };
         self.timeout.store(next, Ordering::Relaxed);
     }
 }

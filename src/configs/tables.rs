@@ -117,16 +117,16 @@ pub(super) struct Stages {
 }
 
 impl Whole for Stages {
-    type Value = Ramp;
+    type Value = Box<Ramp>;
 
-    fn of(ramp: &Ramp) -> Self {
+    fn of(ramp: &Box<Ramp>) -> Self {
         Self { shares: ramp.shares.clone(), each: Some(Whole::of(&ramp.each)), min_calls: Some(ramp.min_calls) }
     }
 
-    fn value(&self) -> Ramp {
+    fn value(&self) -> Box<Ramp> {
         let ramp = Ramp::stages(self.shares.iter().copied());
         let ramp = self.each.iter().map(Whole::value).fold(ramp, Ramp::each);
-        self.min_calls.into_iter().fold(ramp, Ramp::min_calls)
+        Box::new(self.min_calls.into_iter().fold(ramp, Ramp::min_calls))
     }
 }
 
