@@ -391,8 +391,8 @@ impl Reference {
         let counts = outcome == Outcome::Rejected && self.settings.count_rejections && closed;
         self.log.push(Record { at: self.now, outcome, judged: counts.then_some(judged) });
         if counts {
-            // It enters the error rate, and is no call in a row: none was made.
-            self.judge_closed();
+            // It enters the error rate, and is part of no run: no call was made.
+            self.judge_closed(0);
         }
         Err((reason, wait))
     }
@@ -487,12 +487,12 @@ impl Reference {
         }
         match self.circuit {
             Circuit::HalfOpen(_) => self.judge_probe(judged),
-            _ => self.judge_closed(),
+            _ => self.judge_closed(self.streak),
         }
     }
 
-    /// Each rule is independent, and any of them trips.
-    fn judge_closed(&mut self) {
+    /// Each rule is independent, and any of them trips. `streak` is how many errors in a row end here.
+    fn judge_closed(&mut self, streak: u32) {
         let Circuit::Closed { .. } = self.circuit else { return };
         if self.hold_as_noticed().is_some() {
             return;
@@ -505,11 +505,11 @@ impl Reference {
         };
         let reached = |rate: u64, part: u64| enough && part * 100 >= health.total * rate;
         let by_rate = self.settings.error_rate.filter(|&rate| reached(rate, health.errors));
-        let in_a_row = self.settings.consecutive.filter(|&failures| self.streak >= failures);
+        let in_a_row = self.settings.consecutive.filter(|&failures| streak >= failures);
         let by_slow = self.settings.slow.filter(|&(rate, _)| reached(rate, health.slow));
         // Which of several is named is not laid down; this is the order of the code.
         if in_a_row.is_some() {
-            self.open(Cause::ConsecutiveFailures { failures: self.streak });
+            self.open(Cause::ConsecutiveFailures { failures: streak });
         } else if let Some(rate) = by_rate {
             self.open(Cause::ErrorRate { threshold: rate as f64 / 100.0 });
         } else if let Some((rate, _)) = by_slow {
