@@ -601,6 +601,20 @@ async fn a_latency_window_is_refused_live_and_holds_for_those_to_come() {
     assert_eq!(registry.apply(&file), Ok(Reload::default()));
 }
 
+/// What a builder says comes back when no file says anything any more, so it has to hold by itself.
+#[test]
+fn no_file_repairs_a_builder() {
+    let registry = Registry::new();
+    registry.apply(&parse("default.max_concurrent = 5")).expect("there are no commands yet");
+    let error = Command::builder("orders").max_concurrent(0).registry(&registry).build().expect_err("not a limit");
+    assert!(error.to_string().contains("max_concurrent"), "{error}");
+    assert_eq!(error.to_string().matches("max_concurrent").count(), 1, "told once: {error}");
+    let orders = Command::builder("orders").max_concurrent(3).registry(&registry).build().expect("valid");
+    assert_eq!(orders.snapshot().limit(), Some(5));
+    registry.apply(&Configs::default()).expect("what the builder said");
+    assert_eq!(orders.snapshot().limit(), Some(3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_listener_may_apply_a_file_itself() {
     let registry = Registry::new();

@@ -170,7 +170,8 @@ impl<C> Builder<C> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] with every setting that is out of range.
+    /// A [`ConfigError`] with every setting that is out of range, here or in what a file lays over it. What the builder
+    /// says must hold without the file: it comes back when the file says nothing any more.
     pub fn build(self) -> Result<Command<C>, ConfigError> {
         let (core, classify) = self.prepare(None)?;
         Ok(Command { core: core.enlist(), classify: Arc::new(classify) })
@@ -185,7 +186,7 @@ impl<C> Builder<C> {
             Name::check(&mut problems, "group", group);
         }
         let own = roster.check(config, &mut problems);
-        // Nothing is laid over what is wrong already, and each problem told once.
+        // Nothing is laid over what is wrong already, so that each problem is told once.
         let (in_force, built) = match roster.overlay().filter(|_| problems.is_empty()) {
             Some(overlay) => {
                 let laid_over = overlay(own.config.clone(), &name, group.as_deref());
@@ -196,7 +197,7 @@ impl<C> Builder<C> {
         problems.finish()?;
         let (name, group) = (Name::intern(&name), group.as_deref().map(Name::intern));
         let family = Arc::new(Family::new(name, group, (&in_force, built), listeners, roster));
-        Ok((Core::new(family, key, &in_force.settings), classify))
+        Ok((Core::new(family, key, &in_force.settings, in_force.settings.latency_window), classify))
     }
 
     fn with(mut self, change: impl FnOnce(Config) -> Config) -> Self {

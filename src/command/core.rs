@@ -36,8 +36,13 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// A circuit of a family, with the settings that the family has now.
-    pub(crate) fn new(family: Arc<Family>, key: Option<Box<str>>, settings: &Settings) -> Self {
+    /// A circuit of a family, with the settings that the family has now; latencies are its own affair.
+    pub(crate) fn new(
+        family: Arc<Family>,
+        key: Option<Box<str>>,
+        settings: &Settings,
+        latency_window: Option<u64>,
+    ) -> Self {
         let now = Stamp::now();
         let (slots, extras) = (Slots::new(settings.capacity), Extras::new(now, settings));
         Self {
@@ -45,7 +50,7 @@ impl Core {
             key,
             circuit: Circuit::new(now, Arc::clone(&settings.rules), Arc::clone(slots.flow()), fastrand::f64),
             slots,
-            latencies: settings.latency_window.map(|window| Box::new(Latencies::new(now, window))),
+            latencies: latency_window.map(|window| Box::new(Latencies::new(now, window))),
             extras,
             fallbacks: Fallbacks::new(settings.fallbacks),
             eldest: Eldest::default(),
@@ -62,7 +67,7 @@ impl Core {
             if let Some(overlay) = overlay {
                 let as_built = family.as_built().config.clone();
                 let next = overlay(as_built, family.name.as_str(), family.group.map(Name::as_str));
-                if next != family.in_force().config {
+                if !family.has(&next) {
                     let _ = family.plan(next).map(|plan| self.enact(plan));
                 }
             }
@@ -112,7 +117,8 @@ impl Core {
     }
 
     /// Called without any lock.
-    pub(crate) fn announce_change(&self, Enacted { changes, woken, at }: Enacted) {
+    pub(crate) fn announce_change(&self, Enacted { changes, woken, at, before }: Enacted) {
+        drop(before);
         woken.into_iter().for_each(Waker::wake);
         self.notify(Event::Reconfigured { command: self.name().as_str(), changes, at: at.wall_clock() });
     }

@@ -207,7 +207,7 @@ impl Core {
         self.extras.get().map_or_else(|| fixed_timeout(&self.family.in_force().config), Parts::timeout)
     }
 
-    /// As [`Core::timeout`], under the lock of this configuration.
+    /// As [`Core::timeout`], while no other configuration takes the place of this.
     pub(super) fn timeout_in_force(&self, config: &Config) -> u64 {
         let own = self.extras.get().filter(|_| config.adaptive_timeout.is_some());
         own.map_or_else(|| fixed_timeout(config), Parts::timeout)

@@ -29,6 +29,8 @@ pub(crate) struct Enacted {
     pub(crate) changes: Vec<Change>,
     pub(super) woken: Vec<Waker>,
     pub(super) at: Stamp,
+    /// What was in force. It may hold user code, so it is dropped with this, outside all locks.
+    pub(super) before: Arc<Checked>,
 }
 
 /// Gives all circuits of a family. No user code: it is called under a lock.
@@ -54,7 +56,7 @@ pub(crate) struct Family {
     pub(super) traced: AtomicU64,
     /// The configuration, which may be shared with commands that have the same.
     in_force: Mutex<Arc<Checked>>,
-    /// Held while another configuration is brought to all circuits.
+    /// Held while another configuration is brought to all circuits, and by who must not see half of that.
     pub(super) changing: Mutex<()>,
     pub(super) persistence: Persistence,
     /// What the builder said, once something else is in force.
@@ -153,6 +155,11 @@ impl Family {
         self.in_force.lock().config.attempts().deadline()
     }
 
+    /// Whether this is what is in force.
+    pub(crate) fn has(&self, config: &Config) -> bool {
+        self.in_force.lock().config == *config
+    }
+
     pub(crate) fn in_force(&self) -> Arc<Checked> {
         Arc::clone(&self.in_force.lock())
     }
@@ -167,7 +174,7 @@ impl Family {
     pub(crate) fn plan(&self, next: Config) -> Result<Arc<Checked>, ConfigError> {
         let mut problems = Problems::default();
         let next = self.roster.check(next, &mut problems);
-        self.in_force().config.allow(&next.config, &mut problems);
+        self.in_force.lock().config.allow(&next.config, &mut problems);
         problems.finish().map(|()| next)
     }
 
@@ -175,7 +182,7 @@ impl Family {
     pub(crate) fn enact(&self, next: Arc<Checked>, apply: impl FnOnce(Stamp, &Settings) -> Vec<Waker>) -> Enacted {
         let at = Stamp::now();
         // One at a time, so that what is shown is what is in force.
-        let changing = self.changing.lock();
+        let _one = self.changing.lock();
         // Before the circuits are looked for: one that joins them later sees it.
         let before = {
             let mut in_force = self.in_force.lock();
@@ -185,9 +192,7 @@ impl Family {
         self.persistence.follow(&next.config);
         let woken = apply(at, &next.settings);
         self.show(&next.settings);
-        // What was in force is dropped after the lock: it may hold user code.
-        drop(changing);
-        Enacted { changes: before.config.changes(&next.config), woken, at }
+        Enacted { changes: before.config.changes(&next.config), woken, at, before }
     }
 
     /// Shows calls what they read without a lock.

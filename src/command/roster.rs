@@ -32,7 +32,7 @@ struct Entries {
 }
 
 /// As many configurations are looked at for one that can be shared.
-const RECENT: usize = 8;
+const RECENT: usize = 32;
 
 impl Roster {
     pub(crate) fn new() -> Arc<Self> {
@@ -55,6 +55,7 @@ impl Roster {
         // User code is not shared: here it could be dropped under a lock.
         if problems.is_empty() && !checked.config.attempts().retry.has_user_code() {
             let mut recent = self.recent.lock();
+            recent.retain(|checked| checked.strong_count() > 0);
             recent.truncate(RECENT - 1);
             recent.push_front(Arc::downgrade(&checked));
         }

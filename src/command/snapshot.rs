@@ -56,7 +56,7 @@ pub struct Snapshot {
     hold: Option<Hold>,
     fallbacks: FallbackCounts,
     attempts: AttemptCounts,
-    in_force: Arc<Checked>,
+    config: Arc<Checked>,
 }
 
 /// An operator's hold on a circuit.
@@ -131,7 +131,7 @@ impl Snapshot {
         let now = Stamp::now();
         // So that nobody sees half of a change.
         let _unchanged = core.family.changing.lock();
-        let in_force = core.family.in_force();
+        let config = core.family.in_force();
         let view = core.circuit.view(now);
         let limit = core.slots.limit();
         let in_flight = core.slots.in_flight();
@@ -156,14 +156,14 @@ impl Snapshot {
             peak: view.peak.max(in_flight),
             queued: core.slots.waiting(),
             limit,
-            timeout: extras::shown(core.timeout_in_force(&in_force.config)),
+            timeout: extras::shown(core.timeout_in_force(&config.config)),
             ramp: view.stage,
             retry_after: view.wait,
             oldest_in_flight: core.eldest.age(now),
             hold,
             fallbacks: FallbackCounts::of(&core.fallbacks),
             attempts: core.family.persistence.counts(now),
-            in_force,
+            config,
         }
     }
 
@@ -331,6 +331,6 @@ impl Snapshot {
 
     /// The configuration in force.
     pub fn config(&self) -> &Config {
-        &self.in_force.config
+        &self.config.config
     }
 }

@@ -140,7 +140,7 @@ fn plan<'c>(configs: &Configs, alive: &'c [Arc<Core>]) -> Result<Plans<'c>, (Vec
     for core in alive {
         let (name, group) = (core.name().as_str(), core.family.group.map(Name::as_str));
         let next = configs.over(core.family.as_built().config.clone(), name, group);
-        if next == core.family.in_force().config {
+        if core.family.has(&next) {
             continue;
         }
         concerned.push(core);

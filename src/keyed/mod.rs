@@ -45,7 +45,7 @@ impl Keys {
         Self { limit, latencies: false }
     }
 
-    /// Keeps latency figures of each key, over the template's [`latency_window`](Config::latency_window): about 3.5 KiB a
+    /// Keeps latency figures of each key, over the template's [`latency_window`](Config::latency_window): 1 to 3.5 KiB a
     /// key. Off by default, whatever the template says.
     pub const fn latencies(self) -> Self {
         Self { latencies: true, ..self }
@@ -325,8 +325,8 @@ impl<K, C> Inner<K, C> {
         }
         drop(gone);
         let in_force = family.in_force();
-        let mut core = Core::new(Arc::clone(family), Some(label(key)), &in_force.settings);
-        core.latencies = core.latencies.filter(|_| self.latencies);
+        let latency_window = in_force.settings.latency_window.filter(|_| self.latencies);
+        let core = Core::new(Arc::clone(family), Some(label(key)), &in_force.settings, latency_window);
         let command = Command::new(Arc::new(core), Arc::clone(self.overflow.command.shared_classifier()));
         let entry = Arc::new(Entry { key: Some(key.to_owned()), command });
         if let Some(found) = self.shards.put(room, hash, &entry, |entry| entry.is(key)) {
