@@ -11,7 +11,7 @@ use super::prove;
 use crate::name::Name;
 use crate::observe::meter::Meter;
 
-/// Counts successes, and nothing else.
+/// Counts successes and late outcomes, and nothing else.
 #[derive(Clone, Default)]
 struct Fake(StdArc<Count>);
 
@@ -35,7 +35,7 @@ impl Recorder for Fake {
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         let is_success = key.labels().any(|label| (label.key(), label.value()) == ("outcome", "success"));
-        let counts = key.name() == "fusebox_calls_total" && is_success;
+        let counts = key.name() == "fusebox_late_outcomes_total" || is_success && key.name() == "fusebox_calls_total";
         if counts { Counter::from_arc(self.0.clone()) } else { Counter::noop() }
     }
 
@@ -51,7 +51,7 @@ impl Recorder for Fake {
 /// Counts with one recorder after the other, each of which stays where it is.
 fn count_elsewhere<const N: usize>(meter: &Arc<Meter>, recorders: [&StdArc<Fake>; N]) -> thread::JoinHandle<()> {
     let (meter, recorders) = (Arc::clone(meter), recorders.map(StdArc::clone));
-    thread::spawn(move || recorders.iter().for_each(|recorder| meter.success_with(&**recorder)))
+    thread::spawn(move || recorders.iter().for_each(|recorder| meter.count_with(&**recorder)))
 }
 
 fn counted(recorder: &Fake) -> u64 {
@@ -69,10 +69,10 @@ fn each_count_goes_to_the_recorder_that_was_there() {
         let meter = Arc::new(Meter::new(Name::intern("models"), None));
         let [none, installed] = [(); 2].map(|()| StdArc::<Fake>::default());
         let other = count_elsewhere(&meter, [&none, &installed]);
-        meter.success_with(&*none);
+        meter.count_with(&*none);
         other.join().unwrap();
-        meter.success_with(&*installed);
-        assert_eq!((counted(&none), counted(&installed)), (2, 2));
+        meter.count_with(&*installed);
+        assert_eq!((counted(&none), counted(&installed)), (4, 4));
         assert!(!meter.takes_a_lock());
     });
 }
@@ -84,9 +84,9 @@ fn a_third_recorder_gets_its_counts_too() {
         let meter = Arc::new(Meter::new(Name::intern("models"), None));
         let [first, second, third] = [(); 3].map(|()| StdArc::<Fake>::default());
         let others = [count_elsewhere(&meter, [&first]), count_elsewhere(&meter, [&second])];
-        meter.success_with(&*third);
+        meter.count_with(&*third);
         others.into_iter().for_each(|other| other.join().unwrap());
-        meter.success_with(&*first);
-        assert_eq!([&first, &second, &third].map(|recorder| counted(recorder)), [2, 1, 1]);
+        meter.count_with(&*first);
+        assert_eq!([&first, &second, &third].map(|recorder| counted(recorder)), [4, 2, 2]);
     });
 }

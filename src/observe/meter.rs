@@ -283,11 +283,14 @@ impl Meter {
         }
     }
 
-    /// Counts a success with this recorder.
+    /// Counts a success, and a late outcome, with this recorder.
     #[cfg(test)]
     #[allow(dead_code, reason = "for models only")]
-    pub(crate) fn success_with(&self, recorder: &dyn Recorder) {
-        self.with_those_of(recorder, |handles, _| handles.successes.increment(1));
+    pub(crate) fn count_with(&self, recorder: &dyn Recorder) {
+        self.with_those_of(recorder, |handles, recorder| {
+            handles.successes.increment(1);
+            self.rest(handles, recorder).late.increment(1);
+        });
     }
 
     /// Whether there were so many recorders that calls take a lock.
