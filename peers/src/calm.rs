@@ -1,8 +1,8 @@
 //! Was the machine ours while something was measured?
 //!
 //! A turn in which another process had the processor says nothing about the code. The time for which the thread could
-//! have run and was not let, beside the time that passed, tells such turns apart; that it sleeps on a lock is the code's
-//! own affair. (Where the system does not say it, whatever time the thread did not spend on a processor counts. The time
+//! have run and was not let, beside the time that passed, tells such turns apart; that one of two threads sleeps on a lock is
+//! the code's own affair. (Where the system does not say it, whatever time the thread did not spend on a processor counts. The time
 //! of the whole process would not do: it counts the other threads by the last tick of the scheduler, and a turn is
 //! shorter than that.)
 
@@ -28,6 +28,8 @@ pub(crate) struct Passed {
     pub(crate) wall: Duration,
     /// Whether this thread ran nearly always when it could.
     pub(crate) calm: bool,
+    /// Whether it ran nearly all of the time: it did not sleep either, and no other machine had the processor.
+    pub(crate) awake: bool,
 }
 
 impl Start {
@@ -44,8 +46,9 @@ impl Start {
             (Some(before), Some(now)) => now.saturating_sub(before),
             _ => wall.saturating_sub(busy),
         };
-        let calm = thread::current().id() == self.thread && lost.as_secs_f64() <= 0.04 * wall.as_secs_f64();
-        Passed { from: self.wall, wall, calm }
+        let stayed = thread::current().id() == self.thread;
+        let few = |time: Duration| stayed && time.as_secs_f64() <= 0.04 * wall.as_secs_f64();
+        Passed { from: self.wall, wall, calm: few(lost), awake: few(wall.saturating_sub(busy)) }
     }
 }
 
@@ -61,5 +64,8 @@ impl Passed {
 /// How long this thread stood in line for a processor. `None` where the system does not say.
 fn kept_waiting() -> Option<Duration> {
     let known = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    known.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+    let mut figures = known.split_whitespace().map(|figure| figure.parse().ok());
+    // Where nothing is counted, the thread has not run either.
+    let _ran: u64 = figures.next()?.filter(|&ran| ran > 0)?;
+    figures.next()?.map(Duration::from_nanos)
 }

@@ -108,7 +108,7 @@ pub(crate) fn alone(racers: &mut [Racer], plan: Plan) -> Vec<Samples> {
             (racer.turn)(calls / 8 + 1);
             let passed = timed(|| (racer.turn)(calls));
             (racer.after)();
-            samples.0.push(Sample { nanos: nanos(passed.wall, calls), calm: passed.calm });
+            samples.0.push(Sample { nanos: nanos(passed.wall, calls), calm: passed.calm && passed.awake });
         }
     }
     all
