@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -1043,7 +1043,7 @@ fn a_listener_may_call_its_command() {
     ];
     for (name, act) in acts {
         let (heard, told) = within_seconds(move || {
-            let handle = Arc::new(OnceLock::<Command>::new());
+            let handle = Arc::new(Mutex::new(None::<Command>));
             let heard = Arc::new(Mutex::new(Vec::new()));
             let (inner, ear) = (Arc::clone(&handle), Arc::clone(&heard));
             let acted = AtomicBool::new(false);
@@ -1053,17 +1053,20 @@ fn a_listener_may_call_its_command() {
                 .on_event(move |_| {
                     // Once, or a listener that causes events would never end.
                     if !acted.swap(true, Ordering::Relaxed) {
-                        act(inner.get().expect("set before the first call"));
+                        let command = inner.lock().unwrap().clone().expect("set before the first call");
+                        act(&command);
                     }
                 })
                 .on_event(move |event| ear.lock().unwrap().push(event.clone()))
                 .build()
                 .unwrap();
             let mut events = command.subscribe();
-            assert!(handle.set(command.clone()).is_ok());
+            *handle.lock().unwrap() = Some(command.clone());
             command.admit().unwrap().fail();
             let told: Vec<_> = std::iter::from_fn(|| events.next().now_or_never().flatten()).collect();
             assert_eq!(command.snapshot().in_flight(), 0, "{name}");
+            // Or the two would keep each other alive.
+            *handle.lock().unwrap() = None;
             (std::mem::take(&mut *heard.lock().unwrap()), told)
         });
         assert_eq!(heard, told, "{name}: a listener and a subscriber");

@@ -152,8 +152,8 @@ impl<C> Builder<C> {
     }
 
     /// Calls `listener` with every event, in order, one at a time, after all locks are released, on the thread that
-    /// caused the event or on one that is just delivering an earlier one. It may call the command. A panic in it is
-    /// caught and traced. [`Command::subscribe`] is the asynchronous form.
+    /// caused the event or on one that is just delivering an earlier one. It may call the command; one that owns a handle
+    /// of it keeps it alive for good. A panic in it is caught and traced. [`Command::subscribe`] is the asynchronous form.
     ///
     /// ```
     /// use fusebox::Command;
