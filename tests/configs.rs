@@ -336,7 +336,9 @@ prop_compose! {
         breaker.growth = growth;
         breaker.jitter = jitter;
         breaker.max_open = has_max.then_some(open_for);
-        breaker.ramp = ramp.map(|(share, each, calls)| Box::new(Ramp::stages([share / 2.0, share]).each(each).min_calls(calls)));
+        breaker.ramp = ramp.map(|(share, each, calls)| {
+            Box::new(Ramp::stages([share / 2.0, share]).each(each).min_calls(calls))
+        });
         breaker.consecutive_failures = consecutive_failures;
         breaker.slow_calls = slow_calls;
         breaker.count_in_flight = count_in_flight && slow_calls.is_some();

@@ -1,10 +1,10 @@
 //! Was the machine ours while something was measured?
 //!
 //! A turn in which another process had the processor says nothing about the code. The time for which the thread could
-//! have run and was not let, beside the time that passed, tells such turns apart; that one of two threads sleeps on a lock is
-//! the code's own affair. (Where the system does not say it, whatever time the thread did not spend on a processor counts. The time
-//! of the whole process would not do: it counts the other threads by the last tick of the scheduler, and a turn is
-//! shorter than that.)
+//! have run and was not let, beside the time that passed, tells such turns apart; that one of two threads sleeps on a
+//! lock is the code's own affair. (Where the system does not say it, whatever time the thread did not spend on a
+//! processor counts. The time of the whole process would not do: it counts the other threads by the last tick of the
+//! scheduler, and a turn is shorter than that.)
 
 use std::fs;
 use std::thread::{self, ThreadId};

@@ -193,7 +193,7 @@ impl Core {
     /// Follows the count of a call that was not started.
     #[inline]
     fn unstarted(&self, outcome: Outcome) {
-        self.family.meter.refusal(outcome);
+        self.family.meter.unstarted(outcome);
         if self.circuit.has_news() {
             self.publish();
         }

@@ -131,7 +131,7 @@ impl Meter {
     pub(crate) fn call(&self, outcome: Outcome, elapsed: u64) {
         let seconds = elapsed as f64 * 1e-9;
         if outcome != Outcome::Success {
-            return self.error(outcome, seconds);
+            return self.no_success(outcome, seconds);
         }
         self.with(|handles, _| {
             handles.successes.increment(1);
@@ -140,7 +140,7 @@ impl Meter {
     }
 
     #[cold]
-    fn error(&self, outcome: Outcome, seconds: f64) {
+    fn no_success(&self, outcome: Outcome, seconds: f64) {
         self.with(|handles, recorder| {
             let rest = self.rest(handles, recorder);
             rest.calls[outcome as usize].increment(1);
@@ -152,9 +152,9 @@ impl Meter {
         });
     }
 
-    /// Counts a call that was refused.
+    /// Counts a call that was not started.
     #[inline]
-    pub(crate) fn refusal(&self, outcome: Outcome) {
+    pub(crate) fn unstarted(&self, outcome: Outcome) {
         self.with(|handles, recorder| self.rest(handles, recorder).calls[outcome as usize].increment(1));
     }
 
